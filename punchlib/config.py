@@ -1,0 +1,161 @@
+"""The one place that reads the environment.
+
+The names with PASH_ and AWS_ are the ones that people already use; ours begin with PUNCH_.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from punchlib.errors import UsageError
+
+ROUTES = ("host", "punched", "s3")
+WIRES = ("auto", "v1", "v2")
+SECURITIES = ("encrypted", "authenticated")
+
+#: STUN over TCP and UDP on these at the time of writing. Several: one may be down.
+DEFAULT_STUN_SERVERS = (
+    ("turn.cloudflare.com", 3478),
+    ("stun.nextcloud.com", 443),
+    ("global.turn.twilio.com", 3478),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the environment says, parsed and checked once.
+
+    Attributes:
+        region: AWS_REGION, else AWS_DEFAULT_REGION, else us-east-1.
+        endpoint_url: AWS_ENDPOINT_URL; None means AWS itself.
+        bucket: AWS_BUCKET; None where it is not set.
+        table: the DynamoDB rendezvous table.
+        job_id: PASH_JOB_ID; scopes the rendezvous keys of one run ("" outside `punch run`).
+        job_key: PUNCH_JOB_KEY, hex; the shared secret of one run (b"" outside `punch run`).
+        stun_servers: PASH_STUN_SERVER, "host:port[,host:port…]".
+        stun_timeout: PASH_STUN_TIMEOUT_MS, in seconds here.
+        public_ip: PASH_PUBLIC_IP or PUBLIC_ADDR; overrides the address that STUN would tell.
+        routes: PUNCH_ROUTES, a subset of host,punched,s3, in order of preference.
+        wire: PUNCH_WIRE; `auto` accepts an old (v1) peer only where there is no job key.
+        security: PUNCH_SECURITY; the least that this end accepts.
+        timeout: PUNCH_TIMEOUT; seconds to wait for the peer to register.
+        on_lambda: this machine is an AWS Lambda worker: no host candidates.
+        debug: PUNCH_DEBUG; tracebacks and every step on stderr.
+    """
+
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    bucket: str | None = None
+    table: str = "rdv"
+    job_id: str = ""
+    job_key: bytes = b""
+    stun_servers: tuple[tuple[str, int], ...] = DEFAULT_STUN_SERVERS
+    stun_timeout: float = 8.0
+    public_ip: str | None = None
+    routes: tuple[str, ...] = ROUTES
+    wire: str = "auto"
+    security: str = "encrypted"
+    timeout: float = 300.0
+    on_lambda: bool = False
+    debug: bool = False
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Config:
+        """Reads the environment.
+
+        Raises:
+            UsageError: a value cannot be understood; it names the variable and the form.
+        """
+        env = os.environ if env is None else env
+        routes = _choices(env, "PUNCH_ROUTES", ROUTES)
+        if _flag(env, "PASH_NO_HOLEPUNCH"):
+            routes = tuple(r for r in routes if r != "punched")
+        if not routes:
+            raise UsageError(
+                "PUNCH_ROUTES and PASH_NO_HOLEPUNCH leave no route",
+                next_step="allow at least one of host, punched, s3",
+            )
+        return cls(
+            region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
+            endpoint_url=env.get("AWS_ENDPOINT_URL") or None,
+            bucket=env.get("AWS_BUCKET") or None,
+            job_id=env.get("PASH_JOB_ID", ""),
+            job_key=_hex(env, "PUNCH_JOB_KEY"),
+            stun_servers=_servers(env, "PASH_STUN_SERVER") or DEFAULT_STUN_SERVERS,
+            stun_timeout=_number(env, "PASH_STUN_TIMEOUT_MS", 8000.0) / 1000.0,
+            public_ip=env.get("PASH_PUBLIC_IP") or env.get("PUBLIC_ADDR") or None,
+            routes=routes,
+            wire=_choice(env, "PUNCH_WIRE", WIRES, "auto"),
+            security=_choice(env, "PUNCH_SECURITY", SECURITIES, "encrypted"),
+            timeout=_number(env, "PUNCH_TIMEOUT", 300.0),
+            on_lambda="LEASH_ON_LAMBDA" in env or "AWS_LAMBDA_FUNCTION_NAME" in env,
+            debug=_flag(env, "PUNCH_DEBUG"),
+        )
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").strip().lower() not in ("", "0", "false", "no")
+
+
+def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
+    value = env.get(name, "").strip().lower() or default
+    if value not in allowed:
+        raise UsageError(f"{name}={value!r} is not known", next_step=f"use {' or '.join(allowed)}")
+    return value
+
+
+def _choices(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    text = env.get(name, "").strip().lower()
+    if not text:
+        return allowed
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in wanted:
+        if part not in allowed:
+            raise UsageError(
+                f"{name} names {part!r}, which is no route",
+                next_step=f"use a comma-separated subset of {','.join(allowed)}",
+            )
+    return wanted
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise UsageError(f"{name}={text!r} is not a positive number", next_step="set a number")
+    return value
+
+
+def _hex(env: Mapping[str, str], name: str) -> bytes:
+    try:
+        return bytes.fromhex(env.get(name, ""))
+    except ValueError:
+        # The value is a secret: it is not shown.
+        raise UsageError(
+            f"{name} is not hexadecimal", next_step="use `punch run`, which makes it"
+        ) from None
+
+
+def _servers(env: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:
+    out = []
+    for part in env.get(name, "").split(","):
+        part = part.strip()
+        if not part:
+            continue
+        host, colon, port = part.rpartition(":")
+        if not colon:
+            host, port = part, "3478"
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(
+                f"{name} names {part!r}, which is not host:port",
+                next_step="for instance PASH_STUN_SERVER=stun.example.org:3478",
+            )
+        out.append((host, int(port)))
+    return tuple(out)

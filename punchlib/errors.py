@@ -1,0 +1,99 @@
+"""Every error that punchlib raises on purpose, and the exit code that each one means.
+
+    PunchError                  1  anything that failed
+    ├── UsageError              2  wrong arguments, wrong environment, a FIFO that does not exist
+    ├── RendezvousError         3  the store cannot be reached, or refuses
+    │   └── RendezvousTimeout   3  the peer did not come before the deadline
+    ├── NoRoute                 4  no way to the peer: every candidate pair and fallback failed
+    ├── PeerNotVerified         5  somebody answered, but not the peer of the rendezvous
+    │   └── WireMismatch        5  the peer speaks another protocol or version
+    ├── StreamBroken            6  the stream ended before its END, or broke its own rules
+    ├── StorageError            1  S3 refused or failed
+    └── JobFailed               1  a node of the job failed
+
+130 and 143 are SIGINT and SIGTERM, as in a shell.
+"""
+
+from __future__ import annotations
+
+
+class PunchError(Exception):
+    """One message that names the culprit, and the next step for the user.
+
+    Attributes:
+        message: what failed, with the input or address that it failed on.
+        next_step: what the user can do about it; may be empty.
+        exit_code: the process exit code that this error means.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.next_step}" if self.next_step else self.message
+
+
+class UsageError(PunchError):
+    exit_code = 2
+
+
+class RendezvousError(PunchError):
+    exit_code = 3
+
+
+class RendezvousTimeout(RendezvousError):
+    pass
+
+
+class NoRoute(PunchError):
+    exit_code = 4
+
+
+class PeerNotVerified(PunchError):
+    exit_code = 5
+
+
+class WireMismatch(PeerNotVerified):
+    pass
+
+
+class StreamBroken(PunchError):
+    """The stream is not whole.
+
+    Attributes:
+        at_byte: offset of the payload at which it broke, in bytes, or None when unknown.
+        reported_by_peer: True when the reason came from the other end in an ERROR frame.
+    """
+
+    exit_code = 6
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        next_step: str = "",
+        at_byte: int | None = None,
+        reported_by_peer: bool = False,
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.at_byte = at_byte
+        self.reported_by_peer = reported_by_peer
+
+
+class StorageError(PunchError):
+    pass
+
+
+class JobFailed(PunchError):
+    pass
+
+
+def escape(text: str, limit: int = 2000) -> str:
+    """Makes text from a peer safe to print: control characters escaped, length bounded."""
+    shown = text[:limit]
+    out = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown)
+    return out + ("…" if len(text) > limit else "")
