@@ -1,0 +1,78 @@
+"""Transport addresses, candidates and candidate pairs (RFC 8445 sections 5.1 and 6.1.2)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class TransportAddress(NamedTuple):
+    """An IPv4 address and a TCP port (RFC 8445: transport address)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> TransportAddress:
+        """Reads "A.B.C.D:PORT".
+
+        Raises:
+            ValueError: not an IPv4 address with a port from 1 to 65535.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} is not ADDRESS:PORT")
+        return cls(str(ipaddress.IPv4Address(host)), int(port))
+
+
+class CandidateType(StrEnum):
+    """Where a candidate's address comes from (RFC 8445 section 5.1.1)."""
+
+    HOST = "host"  # an address of one of our own interfaces; we listen there
+    SRFLX = "srflx"  # server-reflexive: what a STUN server saw of the punching port
+
+
+class Candidate(NamedTuple):
+    """One address at which a peer may be reached."""
+
+    type: CandidateType
+    address: TransportAddress
+
+
+class Route(StrEnum):
+    """How a connection was made, in order of preference."""
+
+    HOST = "host"
+    PUNCHED = "punched"
+    S3 = "s3"
+
+
+@dataclass(frozen=True)
+class CandidatePair:
+    """One attempt's two ends.
+
+    Attributes:
+        local: index of the local punching port, or None where any local port will do.
+        remote: the peer's candidate.
+    """
+
+    local: int | None
+    remote: Candidate
+
+    @property
+    def route(self) -> Route:
+        return Route.HOST if self.remote.type is CandidateType.HOST else Route.PUNCHED
+
+
+def usable_host_address(host: str) -> bool:
+    """Whether a peer could ever reach this address of ours.
+
+    Link-local addresses are not (a Lambda's own is 169.254.x.x, the same on every worker).
+    """
+    address = ipaddress.IPv4Address(host)
+    return not (address.is_link_local or address.is_unspecified or address.is_multicast)
