@@ -1,0 +1,218 @@
+"""The rendezvous record: what one end tells the other (docs/wire.md, "The record").
+
+A record is a JSON string. Its first two fields, `local_addr` and `external_addr`, are all that an
+old (v1) peer writes and reads; a record without `v` is such a peer's. Fields and candidate types
+that we do not know are ignored; a higher `v` is an error that names both versions.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+
+from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
+from punchlib.errors import PeerNotVerified, WireMismatch
+
+VERSION = 2
+#: A record outlives its owner's deadline by this many seconds, for clocks that differ.
+GRACE = 60
+#: What a v2 record's JSON text contains and a v1 record's never does.
+V2_MARK = '"v":'
+
+
+class RecordError(ValueError):
+    """The text is not a rendezvous record."""
+
+
+@dataclass(frozen=True)
+class Nat:
+    """What an end knows of its own NAT (RFC 4787 section 4.1, RFC 5780).
+
+    Attributes:
+        mapping: "none" (no NAT), "independent", "dependent", or "unknown".
+        filtering: "independent", "dependent" or "unknown".
+    """
+
+    mapping: str = "unknown"
+    filtering: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One end's registration.
+
+    Attributes:
+        local_addr: our own transport address, for people and old peers.
+        external_addr: the address under which the peer should see us.
+        version: 1 for an old peer, else 2.
+        side: 16 hex digits, new on every registration.
+        attempt: which attempt of its owner this is, from 1.
+        ts: when it was written, ms since the epoch, by its owner's clock.
+        expires: from when on it must not be dialled, s since the epoch; None for an old peer.
+        security: the least that the owner accepts, "encrypted" or "authenticated".
+        cert: the owner's certificate, DER; empty when it has none.
+        candidates: where it can be reached; the n-th srflx is its n-th punching port.
+        nat: what it knows of its NAT.
+    """
+
+    local_addr: TransportAddress
+    external_addr: TransportAddress
+    version: int = VERSION
+    side: str = ""
+    attempt: int = 1
+    ts: int = 0
+    expires: int | None = None
+    security: str = "encrypted"
+    cert: bytes = b""
+    candidates: tuple[Candidate, ...] = field(default=())
+    nat: Nat = field(default=Nat())
+
+    @property
+    def is_v1(self) -> bool:
+        return self.version == 1
+
+    def of_type(self, kind: CandidateType) -> tuple[Candidate, ...]:
+        return tuple(c for c in self.candidates if c.type is kind)
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it may still be dialled at `now`, seconds since the epoch.
+
+        An old peer's record has no time in it: it counts as fresh, and is read again on failure.
+        """
+        return self.expires is None or now < self.expires
+
+    def to_json(self, *, scope: str = "", job_key: bytes = b"") -> str:
+        """The text to store; signed when there is a job key.
+
+        Args:
+            scope: what the signature is bound to, key and label (see `signature_scope`).
+            job_key: the run's shared secret, or empty.
+        """
+        fields: dict[str, object] = {
+            "local_addr": str(self.local_addr),
+            "external_addr": str(self.external_addr),
+            "v": self.version,
+            "side": self.side,
+            "attempt": self.attempt,
+            "ts": self.ts,
+            "expires": self.expires,
+            "security": self.security,
+            "cert": base64.b64encode(self.cert).decode(),
+            "nat": {"mapping": self.nat.mapping, "filtering": self.nat.filtering},
+            "candidates": [{"type": str(c.type), "addr": str(c.address)} for c in self.candidates],
+        }
+        if job_key:
+            fields["mac"] = _mac(fields, scope, job_key)
+        return json.dumps(fields, separators=(",", ":"))
+
+
+def signature_scope(key: str, label: str) -> str:
+    """A record's signature holds for one key and one label only: it cannot be moved."""
+    return f"{key}\n{label}"
+
+
+def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record:
+    """Reads a peer's record.
+
+    Args:
+        text: the attribute's value.
+        scope: key and label that the record must be signed for.
+        job_key: when not empty, the record must carry a valid signature under it.
+
+    Raises:
+        RecordError: not a record.
+        WireMismatch: its version is above ours.
+        PeerNotVerified: a job key is set and the signature is missing or wrong.
+    """
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise RecordError("not a JSON object")
+        local = TransportAddress.parse(str(fields["local_addr"]))
+        external = TransportAddress.parse(str(fields["external_addr"]))
+    except KeyError as exc:
+        raise RecordError(f"the record lacks {exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise RecordError(f"unreadable record: {exc}") from exc
+    if "v" not in fields:
+        if job_key:
+            raise PeerNotVerified(
+                "the peer's record is an old (v1) one, and this run has a job key",
+                next_step="upgrade the peer, or run without a job key (PUNCH_JOB_KEY)",
+            )
+        return Record(local, external, version=1)
+    version = fields["v"]
+    if not isinstance(version, int) or version < 2:
+        raise RecordError(f"the record's version is {version!r}")
+    if version > VERSION:
+        raise WireMismatch(
+            f"the peer speaks version {version}, this punchlib speaks up to {VERSION}",
+            next_step="install the same punchlib on all nodes",
+        )
+    if job_key:
+        given = fields.pop("mac", "")
+        if not hmac.compare_digest(str(given), _mac(fields, scope, job_key)):
+            raise PeerNotVerified(
+                "the peer's rendezvous record is not signed with this run's job key",
+                next_step="look for another run, or another party, writing to the same table",
+            )
+    try:
+        return _from_fields(fields, local, external)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise RecordError(f"unreadable record: {type(exc).__name__}: {exc}") from exc
+
+
+def _from_fields(
+    fields: dict[str, object], local: TransportAddress, external: TransportAddress
+) -> Record:
+    side = str(fields["side"])
+    if len(side) != 16 or bytes.fromhex(side).hex() != side:
+        raise ValueError("side is not 16 hex digits")
+    nat = fields.get("nat")
+    nat = nat if isinstance(nat, dict) else {}
+    candidates = fields.get("candidates", [])
+    if not isinstance(candidates, list):
+        raise ValueError("candidates is not a list")
+    security = str(fields.get("security", "encrypted"))
+    return Record(
+        local,
+        external,
+        version=VERSION,
+        side=side,
+        attempt=_int(fields.get("attempt", 1)),
+        ts=_int(fields.get("ts", 0)),
+        expires=_int(fields["expires"]),
+        # What we do not know is not weakened: the stronger one is asked for.
+        security=security if security == "authenticated" else "encrypted",
+        cert=base64.b64decode(str(fields.get("cert", "")), validate=True),
+        candidates=tuple(_candidates(candidates)),
+        nat=Nat(str(nat.get("mapping", "unknown")), str(nat.get("filtering", "unknown"))),
+    )
+
+
+def _candidates(items: list[object]) -> list[Candidate]:
+    found = []
+    for item in items[:32]:
+        if not isinstance(item, dict):
+            raise ValueError("a candidate is not an object")
+        if item.get("type") in set(CandidateType):
+            kind = CandidateType(str(item["type"]))
+            found.append(Candidate(kind, TransportAddress.parse(str(item["addr"]))))
+    return found
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _mac(fields: dict[str, object], scope: str, job_key: bytes) -> str:
+    # The fields as they were parsed, also the unknown ones, so that a newer peer's extra fields
+    # are covered.
+    canonical = json.dumps(fields, separators=(",", ":"), sort_keys=True)
+    key = hmac.digest(job_key, b"punchlib record v2", hashlib.sha256)
+    return hmac.digest(key, f"{scope}\n{canonical}".encode(), hashlib.sha256).hex()
