@@ -1,0 +1,52 @@
+"""The one place that makes AWS clients.
+
+boto3 itself reads only AWS_DEFAULT_REGION, retries in its oldest mode and waits a minute for a
+connection. Here the region is what `Config` says, so that AWS_REGION counts; AWS_ENDPOINT_URL
+(and AWS_ENDPOINT_URL_S3, …) are honoured by boto3 on its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from punchlib.config import Config
+
+#: Seconds until a connection must stand, and until an answer must begin.
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 60.0
+#: Calls in all, the first included; back-off with jitter in between.
+MAX_ATTEMPTS = 5
+
+
+def client(service: str, config: Config, **kw: Any) -> Any:
+    """Makes a boto3 client.
+
+    Args:
+        service: "s3", "dynamodb", "lambda", "logs", …
+        config: region and endpoint come from here.
+        **kw: options of `botocore.config.Config` that replace ours, for instance
+            `read_timeout=920` or `max_pool_connections=64`.
+
+    Returns:
+        The client. It is untyped: boto3 builds its methods at run time.
+    """
+    import boto3
+    from botocore.config import Config as BotoConfig
+
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "retries": {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+        # An idle answer (an invocation takes up to 900 s) must survive NATs that forget.
+        "tcp_keepalive": True,
+    }
+    if service == "s3" and (config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")):
+        # Local S3 APIs have no wildcard DNS for bucket.host.
+        options["s3"] = {"addressing_style": "path"}
+    options.update(kw)
+    return boto3.client(
+        service,  # type: ignore[call-overload]
+        region_name=config.region,
+        config=BotoConfig(**options),
+    )
