@@ -237,6 +237,8 @@ class CheckList:
     def on_arriving(self, id: int, now: float) -> None:
         """The socket was not replaced: the peer's SYN is there, the handshake under way."""
         check = self._by_id[id]
+        if check.current is not None and check.current != id:
+            del self._by_id[check.current]  # was never made
         check.current = id
         check.timer = now + RUNG_TIME
 
@@ -262,8 +264,6 @@ class CheckList:
 
     def _connect(self, check: _Check, command: Connect) -> None:
         self._last_id += 1
-        if command.replaces is not None:
-            self._by_id.setdefault(command.replaces, check)
         self._by_id[self._last_id] = check
         check.current = self._last_id
         self._commands.append(replace(command, id=self._last_id))

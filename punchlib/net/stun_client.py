@@ -1,0 +1,268 @@
+"""Learning the mapped address of a punching port, and how our NAT maps.
+
+STUN runs over TCP, from the punching port itself: a NAT maps TCP and UDP independently, and what
+counts is the mapping of this very port. UDP (pystun3) is the fallback where no server answers
+over TCP; it tells the public address for sure, and the port where the NAT preserves ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import stun as pystun
+
+from punchlib.core import stun
+from punchlib.core.candidates import TransportAddress
+from punchlib.core.records import Nat
+from punchlib.net import sockets
+
+#: Seconds: the next server is asked as well when the one before has not answered by then.
+SERVER_STAGGER = 0.5
+#: Seconds that UDP is given, the last part of the whole time-out.
+UDP_SHARE = 2.5
+#: Seconds that the second opinion on the mapping may take after the first.
+SECOND_OPINION = 0.3
+
+
+@dataclass
+class PunchPort:
+    """One local port from which one connection is punched.
+
+    Attributes:
+        local: our own address and the port.
+        mapped: what the NAT makes of it; None when no STUN server told.
+        keeper: the connection to the STUN server. While it is open, the NAT keeps the mapping.
+    """
+
+    local: TransportAddress
+    mapped: TransportAddress | None
+    keeper: socket.socket | None = None
+    anchor: socket.socket | None = None
+
+    def close(self) -> None:
+        for sock in (self.keeper, self.anchor):
+            if sock is not None:
+                sock.close()
+        self.keeper = self.anchor = None
+
+
+class StunUnreachableError(Exception):
+    """No server told our address; the text says what each one did."""
+
+
+class StunClient:
+    """Asks STUN servers; shared by all connections of a process.
+
+    Args:
+        servers: host names or addresses with ports, in order of preference.
+        timeout: seconds for one mapping, over all servers.
+        public_ip: when given, no server is asked: the NAT is taken for a 1:1 one.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[tuple[str, int]],
+        timeout: float,
+        public_ip: str | None = None,
+    ) -> None:
+        self.servers = tuple(servers)
+        self.timeout = timeout
+        self.public_ip = public_ip
+        self.nat = Nat()
+        self.failures: list[str] = []
+        self._resolved: dict[tuple[str, int], asyncio.Task[TransportAddress]] = {}
+        self._preferred = 0
+        self._observed = False
+
+    async def open_port(self) -> PunchPort:
+        """Opens a fresh punching port and learns its mapping.
+
+        Never fails for the servers' sake: `mapped` is None then, and `failures` says why.
+        """
+        anchor = sockets.punching_socket()
+        port = int(anchor.getsockname()[1])
+        try:
+            return await self._open_port(anchor, port)
+        except BaseException:
+            anchor.close()
+            raise
+
+    async def _open_port(self, anchor: socket.socket, port: int) -> PunchPort:
+        if self.public_ip is not None:
+            mine = sockets.host_address(TransportAddress(self.public_ip, 9)) or "127.0.0.1"
+            mapped = TransportAddress(self.public_ip, port)
+            return PunchPort(TransportAddress(mine, port), mapped, None, anchor)
+        failures: list[str] = []
+        try:
+            async with asyncio.timeout(self.timeout):
+                try:
+                    async with asyncio.timeout(max(self.timeout - UDP_SHARE, self.timeout / 2)):
+                        mapped, keeper = await self._over_tcp(port, failures)
+                except TimeoutError:
+                    failures.append("TCP: no answer in time")
+                else:
+                    local = TransportAddress(keeper.getsockname()[0], port)
+                    return PunchPort(local, mapped, keeper, anchor)
+                mapped = await self._over_udp(port, failures)
+                mine = sockets.host_address(mapped) or "127.0.0.1"
+                return PunchPort(TransportAddress(mine, port), mapped, None, anchor)
+        except TimeoutError:
+            failures.append("UDP: no answer in time")
+        except StunUnreachableError:
+            pass
+        self.failures = failures
+        mine = sockets.host_address(TransportAddress("198.51.100.1", 9)) or "127.0.0.1"
+        return PunchPort(TransportAddress(mine, port), None, None, anchor)
+
+    async def _over_tcp(
+        self, port: int, failures: list[str]
+    ) -> tuple[TransportAddress, socket.socket]:
+        """Asks one server after the other, each with a head start over the next."""
+        running: dict[asyncio.Task[tuple[stun.BindingResponse, socket.socket]], int] = {}
+        order = [(self._preferred + n) % len(self.servers) for n in range(len(self.servers))]
+        try:
+            while order or running:
+                if order:
+                    n = order.pop(0)
+                    running[asyncio.create_task(self._ask_tcp(self.servers[n], port))] = n
+                done, _ = await asyncio.wait(
+                    running,
+                    timeout=SERVER_STAGGER if order else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    n = running.pop(task)
+                    try:
+                        response, keeper = task.result()
+                    except (OSError, stun.StunError, EOFError) as exc:
+                        failures.append(f"{_name(self.servers[n])} over TCP: {exc}")
+                        continue
+                    self._preferred = n
+                    await self._observe(port, keeper, response)
+                    return response.mapped, keeper
+        finally:
+            await _reap(list(running))
+        # Nothing over TCP: UDP may still tell.
+        raise TimeoutError
+
+    async def _ask_tcp(
+        self, server: tuple[str, int], port: int
+    ) -> tuple[stun.BindingResponse, socket.socket]:
+        address = await self._resolve(server)
+        return await _binding(address, port)
+
+    async def _resolve(self, server: tuple[str, int]) -> TransportAddress:
+        async def resolve() -> TransportAddress:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                *server, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+            return TransportAddress(*found[0][4][:2])
+
+        task = self._resolved.get(server)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._resolved[server] = asyncio.create_task(resolve())
+        return await asyncio.shield(task)
+
+    async def _observe(
+        self, port: int, keeper: socket.socket, response: stun.BindingResponse
+    ) -> None:
+        """Learns, once in a process, whether the mapping depends on the destination.
+
+        RFC 5780 section 4.3: the same port, another address of the server; or another server.
+        """
+        if self._observed:
+            return
+        self._observed = True
+        if response.mapped == TransportAddress(*keeper.getsockname()[:2]):
+            self.nat = Nat(mapping="none")
+            return
+        asked = TransportAddress(*keeper.getpeername()[:2])
+        try:
+            async with asyncio.timeout(SECOND_OPINION):
+                second = response.other
+                if second is None or second.host == asked.host:
+                    rest = [s for s in self.servers if s != self.servers[self._preferred]]
+                    if not rest:
+                        return
+                    second = await self._resolve(rest[0])
+                other, sock = await _binding(second, port)
+        except (OSError, stun.StunError, EOFError, TimeoutError):
+            return
+        sock.close()
+        self.nat = Nat(mapping="independent" if other.mapped == response.mapped else "dependent")
+
+    async def _over_udp(self, port: int, failures: list[str]) -> TransportAddress:
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                sock.settimeout(0.5)
+                with contextlib.suppress(OSError):
+                    sock.bind(("", port))
+                address = await self._resolve(server)
+                answer = await loop.run_in_executor(None, _ask_udp, sock, address)
+            except OSError as exc:
+                failures.append(f"{_name(server)} over UDP: {exc}")
+                continue
+            finally:
+                # Ends the thread too, when we were cancelled.
+                sock.close()
+            if answer is not None:
+                return answer
+            failures.append(f"{_name(server)} over UDP: no usable answer")
+        raise StunUnreachableError
+
+
+def _name(server: tuple[str, int]) -> str:
+    return f"{server[0]}:{server[1]}"
+
+
+async def _binding(
+    address: TransportAddress, port: int
+) -> tuple[stun.BindingResponse, socket.socket]:
+    """One binding request over TCP from a local port; the connection stays open."""
+    loop = asyncio.get_running_loop()
+    sock = sockets.punching_socket(port)
+    try:
+        await loop.sock_connect(sock, tuple(address))
+        transaction_id = os.urandom(12)
+        await loop.sock_sendall(sock, stun.binding_request(transaction_id))
+        buffer = b""
+        while (length := stun.message_length(buffer)) is None or len(buffer) < length:
+            chunk = await loop.sock_recv(sock, stun.MAX_MESSAGE)
+            if not chunk:
+                raise EOFError("closed the connection without an answer")
+            buffer += chunk
+        return stun.parse_response(buffer[:length], transaction_id), sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _ask_udp(sock: socket.socket, address: TransportAddress) -> TransportAddress | None:
+    pystun._initialize()
+    give_up = time.monotonic() + UDP_SHARE
+    while time.monotonic() < give_up:
+        try:
+            answer = pystun.stun_test(sock, address.host, address.port, "", 0)
+        except (KeyError, ValueError, IndexError):
+            # pystun3 does not check what it parses: this answer was garbage.
+            continue
+        if not answer["Resp"] or answer["ExternalIP"] is None:
+            return None
+        return TransportAddress(answer["ExternalIP"], answer["ExternalPort"])
+    return None
+
+
+async def _reap(tasks: list[asyncio.Task[tuple[stun.BindingResponse, socket.socket]]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, tuple):
+            result[1].close()

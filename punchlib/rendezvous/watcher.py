@@ -1,0 +1,116 @@
+"""One reader of the store for all connections of a process.
+
+Waiting for a peer takes from milliseconds to the minutes of a cold start. Each waiting connection
+becomes due again after a pause that grows with its age; whoever is due, or nearly so, is read in
+one batched call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from punchlib.errors import RendezvousError
+from punchlib.rendezvous.store import RendezvousStore, Slot
+
+#: Seconds. A poll costs a read; a late poll costs time to the first byte.
+FASTEST = 0.020
+SLOWEST = 0.100
+#: The pause as a share of the time already waited.
+PATIENCE_SHARE = 0.02
+
+
+@dataclass(eq=False)
+class _Waiter:
+    slot: Slot
+    seen: str | None
+    fastest: float
+    started: float
+    due: float
+    result: asyncio.Future[str] = field(repr=False)
+
+    def pause(self, now: float) -> float:
+        age = now - self.started
+        return max(self.fastest, min(age * PATIENCE_SHARE, SLOWEST))
+
+
+class Watcher:
+    """Waits for records to appear or to change.
+
+    Attributes:
+        last_error: the store's latest failure while somebody waited; None after a good read.
+    """
+
+    def __init__(self, store: RendezvousStore) -> None:
+        self.last_error: RendezvousError | None = None
+        self._store = store
+        self._waiters: set[_Waiter] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def changed(self, slot: Slot, seen: str | None, *, fastest: float = FASTEST) -> str:
+        """The record at `slot` as soon as there is one that differs from `seen`.
+
+        Waits for ever: the caller has the deadline.
+
+        Raises:
+            RendezvousError: the store refuses for good.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waiter = _Waiter(slot, seen, fastest, now, now + fastest, loop.create_future())
+        self._waiters.add(waiter)
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        try:
+            return await waiter.result
+        finally:
+            self._waiters.discard(waiter)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._waiters:
+                self._wake.clear()
+                await self._wake.wait()
+            due = min(w.due for w in self._waiters)
+            pause = due - loop.time()
+            if pause > 0:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                continue
+            await self._poll(loop)
+
+    async def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Those who are due within half of their pause come along: one call instead of many.
+        now = loop.time()
+        batch = [w for w in self._waiters if w.due - now <= w.pause(now) / 2]
+        try:
+            found = await self._store.read({w.slot for w in batch})
+            self.last_error = None
+        except RendezvousError as exc:
+            self.last_error = exc
+            for waiter in batch:
+                if not waiter.result.done():
+                    waiter.result.set_exception(exc)
+            return
+        now = loop.time()
+        for waiter in batch:
+            text = found.get(waiter.slot)
+            if waiter.result.done():
+                continue
+            if text is not None and text != waiter.seen:
+                waiter.result.set_result(text)
+                self._waiters.discard(waiter)
+            else:
+                waiter.due = now + waiter.pause(now)
