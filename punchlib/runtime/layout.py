@@ -1,0 +1,178 @@
+"""Lays out what a generated script calls: `runtime/`, `aws/`, `/opt/pashlib`, `python3.9`.
+
+Every entry is a small launcher. The stream tools start a script's every stage, so their
+launchers run `python -I -S` (no site, no environment: 12 ms instead of 33) and put the folder
+that holds punchlib on the path themselves. The S3 tools are called as `python3.9 aws/NAME.py`,
+by whatever interpreter bears that name and with whatever flags it has, so theirs find the
+packages by themselves, and hand over to the right interpreter when they are in the wrong one.
+
+    python -m punchlib.runtime.layout DIR              runtime/ and aws/ in DIR
+    python -m punchlib.runtime.layout --pashlib FILE   the launcher of /opt/pashlib
+    python -m punchlib.runtime.layout --bin DIR        python3 and python3.9
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+
+from punchlib.errors import PunchError, UsageError
+
+_HERE = Path(__file__).resolve().parent
+#: The folder to put on the path: what holds the package `punchlib`.
+_ROOT = _HERE.parent.parent
+
+#: Name under runtime/ -> module of punchlib.runtime with a `main() -> int`.
+STREAM_TOOLS = {
+    "r_split": "r_split",
+    "r_wrap": "r_wrap",
+    "r_unwrap": "r_unwrap",
+    "r_merge": "r_merge",
+    "dgsh-tee": "dgsh_tee",
+    "split": "split",
+    "auto-split.sh": "auto_split",
+}
+
+#: Name under aws/ -> (module, function).
+S3_TOOLS = {
+    "s3-get-object.py": ("s3_get", "main"),
+    "s3-put-object.py": ("s3_put", "main"),
+    "s3-shard-reader.py": ("s3_ranges", "shard_reader"),
+    "s3-shard-reader-direct.py": ("s3_ranges", "shard_reader"),
+    "s3-chunk-reader-approx-correction.py": ("s3_ranges", "chunk_reader"),
+    "s3-chunk-reader-smart-prealigned.py": ("s3_ranges", "chunk_reader"),
+    "s3-chunk-reader-approx-tail-coord.py": ("s3_ranges", "chunk_reader"),
+    "invoke-lambda.py": ("invoke_lambda", "main"),
+}
+
+WAIT_SCRIPT = "wait_for_output_and_sigpipe_rest.sh"
+
+#: A shebang line ends at the first space and, on older kernels, at 127 bytes. In this form the
+#: shell reads one `exec` line, and Python reads the same line as a string.
+_SH_EXEC = "#!/bin/sh\n'''exec' {python} {flags} \"$0\" \"$@\"\n' '''\n"
+
+
+def lay_out(target: Path, python: str = sys.executable) -> None:
+    """Makes `target/runtime/` and `target/aws/`, replacing what is there.
+
+    Args:
+        target: the folder in which scripts run (`/var/task`, `$PASH_TOP`).
+        python: absolute path of the interpreter that has punchlib's dependencies.
+    """
+    runtime, aws = target / "runtime", target / "aws"
+    for folder in (runtime / "lib", aws):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, module in STREAM_TOOLS.items():
+        _write(runtime / name, _stream_launcher(module, python))
+    # Sourced, but people also look at its mode.
+    _write(runtime / WAIT_SCRIPT, (_HERE / WAIT_SCRIPT).read_text(encoding="utf-8"))
+    _write(runtime / "punch-commit", _s3_launcher("commit", "main", python))
+    write_pashlib(runtime / "pashlib", python)
+    for name, (module, function) in S3_TOOLS.items():
+        _write(aws / name, _s3_launcher(module, function, python))
+
+
+def lay_out_bin(target: Path, python: str = sys.executable) -> None:
+    """Makes `python3` and `python3.9` in `target`, which run `python`: put it on PATH."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("python3", "python3.9"):
+        _write(target / name, f'#!/bin/sh\nexec {quote(python)} "$@"\n')
+
+
+def write_pashlib(path: Path, python: str = sys.executable) -> None:
+    """Writes the launcher of `pashlib`, for `/opt/pashlib` and `runtime/pashlib`."""
+    _write(path, _site_launcher("pashlib", "main", python))
+
+
+def _stream_launcher(module: str, python: str) -> str:
+    return _shebang(python, "-IS") + _call(module, "main", [_ROOT])
+
+
+def _site_launcher(module: str, function: str, python: str) -> str:
+    """For tools that also need boto3 and its kin; still without `site`, which costs 20 ms."""
+    return _shebang(python, "-IS") + _call(module, function, _package_paths())
+
+
+def _s3_launcher(module: str, function: str, python: str) -> str:
+    version = sys.version_info[:2]
+    # `python3.9 aws/x.py` may be a real Python 3.9, which cannot load our packages.
+    handover = (
+        "import os, sys\n"
+        f"if sys.version_info[:2] != {version!r}:\n"
+        f"    os.execv({python!r}, [{python!r}, '-IS', os.path.abspath(__file__), *sys.argv[1:]])\n"
+    )
+    return _shebang(python, "-IS") + handover + _call(module, function, _package_paths())
+
+
+def _call(module: str, function: str, paths: list[Path]) -> str:
+    inserted = ", ".join(repr(str(p)) for p in paths)
+    # In front: the stream tools import little but punchlib, and what they take from the standard
+    # library is mostly frozen into the interpreter.
+    return (
+        "import sys\n"
+        f"sys.path[:0] = [{inserted}]\n"
+        f"from punchlib.runtime.{module} import {function}\n"
+        f"sys.exit({function}())\n"
+    )
+
+
+def _package_paths() -> list[Path]:
+    """Where punchlib and its dependencies live; the same folder once it is installed."""
+    spec = find_spec("boto3")
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            f"{sys.executable} has no boto3",
+            next_step="install punchlib with pip into the Python that lays out the tools",
+        )
+    packages = Path(spec.origin).resolve().parent.parent
+    return [_ROOT] if packages == _ROOT else [_ROOT, packages]
+
+
+def _shebang(python: str, flags: str) -> str:
+    if " " not in python and len(python) + len(flags) < 120:
+        return f"#!{python} {flags}\n"
+    if "'" in python or "\\" in python:
+        raise UsageError(
+            f"the path of the interpreter holds a quote or a backslash: {python}",
+            next_step="put the virtual environment into a folder with a plainer name",
+        )
+    return _SH_EXEC.format(python=f"'{python}'" if " " in python else python, flags=flags)
+
+
+def _write(path: Path, text: str) -> None:
+    # Aside and renamed: a script that is running keeps the file that it has open.
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(0o755)
+    new.rename(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m punchlib.runtime.layout [--pashlib | --bin] PATH`."""
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        match args:
+            case ["--pashlib", path]:
+                write_pashlib(Path(path))
+            case ["--bin", folder]:
+                lay_out_bin(Path(folder))
+            case [folder] if not folder.startswith("-"):
+                lay_out(Path(folder))
+            case _:
+                raise UsageError(
+                    "wrong arguments",
+                    next_step="python -m punchlib.runtime.layout [--pashlib | --bin] PATH",
+                )
+    except PunchError as error:
+        print(f"layout: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"layout: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
