@@ -1,0 +1,117 @@
+"""A process in a host's namespace that does on request what a test wants done there.
+
+Requests and answers are JSON objects, one a line, on stdin and stdout. It lives as long as its
+host, so that no trial pays for the start of an interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from tests.support import reference_punch as punch
+from tests.support.netlab import Host
+
+_GRACE = 5.0
+
+
+class Agent:
+    """The test's end of the pipe."""
+
+    def __init__(self, host: Host) -> None:
+        self._process = host.ns.popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def send(self, **request: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the agent ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def ask(self, **request: Any) -> Any:
+        self.send(**request)
+        return self.answer()
+
+
+class _Actions:
+    """What an agent can do; the names are those of the requests."""
+
+    def __init__(self) -> None:
+        self._kept: list[socket.socket] = []
+
+    def map(self, servers: list[list[Any]], udp: bool = False, port: int = 0) -> dict[str, Any]:
+        """Mapped addresses of one port, as several servers see it; the mappings are kept."""
+        port = port or punch.free_port()
+        seen = []
+        for host, number in servers:
+            kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+            address, sock = punch.mapped(port, (host, number), kind)
+            seen.append(address)
+            self._kept.append(sock)
+        return {"port": port, "mapped": seen}
+
+    def connect(
+        self, technique: str, port: int, remote: list[Any], at: float, seconds: float
+    ) -> dict[str, Any]:
+        """Connects from `port` at a given monotonic time and sends a token both ways."""
+        time.sleep(max(0.0, at - time.monotonic()))
+        until = time.monotonic() + seconds
+        try:
+            sock = punch.TECHNIQUES[technique](port, (remote[0], remote[1]), until)
+        except punch.Refused as refused:
+            return {"ok": False, "why": str(refused)}
+        done = time.monotonic()
+        with sock:
+            ok = punch.exchange(sock, max(_GRACE, until - done))
+        return {"ok": ok, "at": done, "why": "" if ok else "no token came"}
+
+    def listen(self, port: int) -> dict[str, Any]:
+        """Counts the connections that reach a port, for `count`."""
+        sock = punch.punching_socket(port)
+        sock.listen()
+        self._kept.append(sock)
+        self._arrived: list[Any] = []
+
+        def accept() -> None:
+            sock.setblocking(True)
+            while True:
+                connection, peer = sock.accept()
+                connection.close()
+                self._arrived.append(peer)
+
+        threading.Thread(target=accept, daemon=True).start()
+        return {}
+
+    def count(self) -> dict[str, Any]:
+        return {"arrived": self._arrived}
+
+    def forget(self) -> dict[str, Any]:
+        """Lets go of the mappings."""
+        for sock in self._kept:
+            sock.close()
+        self._kept.clear()
+        return {}
+
+
+def main() -> None:
+    actions = _Actions()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = getattr(actions, request.pop("do"))(**request)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
