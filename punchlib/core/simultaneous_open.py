@@ -99,7 +99,8 @@ def make_plan(
         sending: this end sends the stream.
         routes: the routes that this end may take.
     """
-    attempt = max(mine.attempt, peer.attempt)
+    # A newcomer is met with the first technique, however many attempts the other has behind it.
+    attempt = min(mine.attempt, peer.attempt)
     technique, seconds = (
         ATTEMPTS[attempt - 1] if attempt <= len(ATTEMPTS) else (Technique.NONE, 0.0)
     )
@@ -150,11 +151,13 @@ def direct_is_possible(mine: Record, peer: Record) -> bool:
 def plan_for_v1(mine: Record, peer: Record, *, sending: bool, seconds: float) -> Plan:
     """The plan towards an old peer, which only ever dials our `external_addr`, once.
 
-    We hold; where there is no NAT on our side our listener takes its call.
+    We hold; where there is no NAT on our side, a listener takes its call.
     """
+    listening = mine.nat.mapping == "none"
     remote = Candidate(CandidateType.SRFLX, peer.external_addr)
-    pairs = [CandidatePair(0, remote)] if mine.of_type(CandidateType.SRFLX) else []
-    return Plan(Technique.HOLD_AND_DIAL, True, seconds, sending, tuple(pairs), ())
+    known = mine.of_type(CandidateType.SRFLX) and not listening
+    pairs = (CandidatePair(0, remote),) if known else ()
+    return Plan(Technique.HOLD_AND_DIAL, True, seconds, sending, pairs, (), listening)
 
 
 @dataclass(frozen=True)

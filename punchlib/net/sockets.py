@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
-from typing import NoReturn
 
 from punchlib.core.candidates import TransportAddress, usable_host_address
 
@@ -15,6 +13,8 @@ IP_MINTTL = 21  # ip(7); the constant is missing from the socket module
 NORMAL_TTL = 64
 TCP_SYN_RECV = 3
 TCP_ESTABLISHED = 1
+#: A place outside (RFC 5737), to ask the kernel for the address that the default route has.
+SOMEWHERE = TransportAddress("198.51.100.1", 9)
 
 
 def punching_socket(port: int = 0, *, host: str = "0.0.0.0") -> socket.socket:
@@ -94,7 +94,3 @@ def host_address(towards: TransportAddress) -> str | None:
     except OSError:
         return None
     return address if usable_host_address(address) else None
-
-
-def raise_errno(code: int, what: str) -> NoReturn:
-    raise OSError(code, f"{what}: {os.strerror(code)}")

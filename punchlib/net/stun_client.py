@@ -79,6 +79,7 @@ class StunClient:
         self._resolved: dict[tuple[str, int], asyncio.Task[TransportAddress]] = {}
         self._preferred = 0
         self._observed = False
+        self._own: str | None = None
 
     async def open_port(self) -> PunchPort:
         """Opens a fresh punching port and learns its mapping.
@@ -94,6 +95,10 @@ class StunClient:
             raise
 
     async def _open_port(self, anchor: socket.socket, port: int) -> PunchPort:
+        if self.nat.mapping == "none" and self._own is not None:
+            # No NAT: a port's mapping is the port itself, and nobody needs to be asked again.
+            local = TransportAddress(self._own, port)
+            return PunchPort(local, local, None, anchor)
         if self.public_ip is not None:
             mine = sockets.host_address(TransportAddress(self.public_ip, 9)) or "127.0.0.1"
             mapped = TransportAddress(self.public_ip, port)
@@ -117,7 +122,7 @@ class StunClient:
         except StunUnreachableError:
             pass
         self.failures = failures
-        mine = sockets.host_address(TransportAddress("198.51.100.1", 9)) or "127.0.0.1"
+        mine = sockets.host_address(sockets.SOMEWHERE) or "127.0.0.1"
         return PunchPort(TransportAddress(mine, port), None, None, anchor)
 
     async def _over_tcp(
@@ -181,6 +186,7 @@ class StunClient:
         self._observed = True
         if response.mapped == TransportAddress(*keeper.getsockname()[:2]):
             self.nat = Nat(mapping="none")
+            self._own = response.mapped.host
             return
         asked = TransportAddress(*keeper.getpeername()[:2])
         try:

@@ -1,0 +1,296 @@
+"""One attempt: runs a check list on real sockets until one connection is verified and nominated.
+
+Every TCP connection that comes up is only a claim. Both ends verify each other on all of them at
+once; the sender nominates by sending the first frame on one, and the receiver takes the one on
+which that frame arrives. The losers are closed only then, so neither end can drop what the other
+has chosen; and a stranger who connects and stays silent holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from punchlib.core.candidates import Route
+from punchlib.core.simultaneous_open import CheckList, Close, Connect, Plan
+from punchlib.errors import PeerNotVerified, PunchError
+from punchlib.net import sockets
+from punchlib.net.gather import Ends
+
+T = TypeVar("T")
+
+#: A connection that is being verified when the attempt's time is up may take this long to end.
+VERIFY_GRACE = 1.0
+#: Strangers on a listener: more than this many unverified connections at once are refused.
+MAX_UNVERIFIED = 64
+
+
+@dataclass
+class Winner(Generic[T]):
+    """The nominated connection.
+
+    Attributes:
+        channel: what `verify` and `nominate` returned.
+        route: host or punched.
+        local, remote: its two ends, as this machine sees them.
+    """
+
+    channel: T
+    route: Route
+    local: tuple[str, int]
+    remote: tuple[str, int]
+
+
+@dataclass
+class Log:
+    """What the checks met; the error message of an attempt that fails is made of this.
+
+    Attributes:
+        pairs: for each pair "A:P → A:P", what happened to it, by count.
+        impostors: connections by somebody who was not the peer.
+        reason: why the last of them was refused.
+    """
+
+    pairs: dict[str, dict[str, int]] = field(default_factory=dict)
+    impostors: int = 0
+    reason: str = ""
+
+    def note(self, pair: str, outcome: str) -> None:
+        outcomes = self.pairs.setdefault(pair, {})
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+
+    def __str__(self) -> str:
+        lines = [
+            f"{pair}: " + ", ".join(f"{what} ×{n}" if n > 1 else what for what, n in outs.items())
+            for pair, outs in self.pairs.items()
+        ]
+        if self.impostors:
+            lines.append(f"{self.impostors} connection(s) not by the peer ({self.reason})")
+        return "; ".join(lines) or "no pair was tried"
+
+
+class Attempt(Generic[T]):
+    """Drives one check list.
+
+    Args:
+        plan: what to do.
+        ends: our ports and listeners; they stay the caller's.
+        verify: runs one connection's handshake; raises when it is not the peer.
+        nominate: sends (sender) or awaits (receiver) the first frame on a verified channel.
+        discard: closes a verified channel that lost.
+        log: where outcomes are noted.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        ends: Ends,
+        *,
+        verify: Callable[[socket.socket], Awaitable[T]],
+        nominate: Callable[[T], Awaitable[None]],
+        discard: Callable[[T], None],
+        log: Log,
+    ) -> None:
+        self._plan = plan
+        self._ends = ends
+        self._verify = verify
+        self._nominate = nominate
+        self._discard = discard
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[int, tuple[socket.socket, Connect]] = {}
+        self._claims: set[asyncio.Task[None]] = set()
+        self._winner: asyncio.Future[Winner[T]] = self._loop.create_future()
+        self._nominating = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._listeners: list[socket.socket] = []
+        self._checks = CheckList(plan, self._loop.time())
+
+    async def run(self) -> Winner[T] | None:
+        """The nominated connection, or None when the attempt's time is up."""
+        own = self._ends.listen_on_ports() if self._plan.listening else []
+        self._listeners = [*own, *([self._ends.listener] if self._ends.listener else [])]
+        try:
+            for listener in self._listeners:
+                self._loop.add_reader(listener, self._accept, listener)
+            self._step()
+            await asyncio.wait([self._winner], timeout=self._plan.seconds)
+            if not self._winner.done() and self._claims:
+                await self._let_verifications_end()
+            return self._winner.result() if self._winner.done() else None
+        finally:
+            await self._stop()
+            for sock in own:
+                sock.close()
+
+    async def _let_verifications_end(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(VERIFY_GRACE):
+                while self._claims and not self._winner.done():
+                    await asyncio.wait(self._claims, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+        for task in self._claims:
+            task.cancel()
+        await asyncio.gather(*self._claims, return_exceptions=True)
+        self._checks.close_all()
+        self._carry_out()
+        if not self._winner.done():
+            self._winner.cancel()
+
+    # Time and commands
+
+    def _step(self) -> None:
+        self._carry_out()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._checks.next_timer(), self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._loop.time()
+        if not self._checks.expired(now):
+            self._checks.on_timer(now)
+            self._step()
+
+    def _carry_out(self) -> None:
+        for command in self._checks.commands():
+            if isinstance(command, Close):
+                self._close(command.id)
+            else:
+                self._connect(command)
+
+    def _connect(self, command: Connect) -> None:
+        old = self._sockets.get(command.replaces) if command.replaces is not None else None
+        if old is not None and sockets.is_arriving(old[0]):
+            assert command.replaces is not None
+            self._checks.on_arriving(command.replaces, self._loop.time())
+            return
+        local = command.pair.local
+        port = self._ends.ports[local].local.port if local is not None else 0
+        try:
+            sock = sockets.punching_socket(port)
+        except OSError as exc:
+            # No descriptor or no port: the pair is tried again like any other failure.
+            self._loop.call_soon(self._failed, command.id, exc.errno or 0)
+            return
+        if command.replaces is not None:
+            self._close(command.replaces)
+        self._sockets[command.id] = (sock, command)
+        error = sockets.start_connect(
+            sock, command.pair.remote.address, command.ttl, command.min_ttl
+        )
+        if error:
+            self._loop.call_soon(self._failed, command.id, error)
+        else:
+            self._loop.add_writer(sock, self._on_writable, command.id)
+
+    def _on_writable(self, id: int) -> None:
+        sock, _ = self._sockets[id]
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._failed(id, error)
+            return
+        self._loop.remove_writer(sock)
+        # From here on the socket belongs to its verification.
+        _, command = self._sockets.pop(id)
+        self._checks.on_connected(id)
+        self._claim(sock, command)
+
+    def _failed(self, id: int, error: int) -> None:
+        entry = self._sockets.get(id)
+        if entry is not None:
+            self._log.note(_pair(entry[1]), errno.errorcode.get(error, str(error)))
+            self._close(id)
+        if not self._winner.done():
+            self._checks.on_failed(id, self._loop.time(), error)
+            self._step()
+
+    def _close(self, id: int) -> None:
+        entry = self._sockets.pop(id, None)
+        if entry is not None:
+            self._loop.remove_writer(entry[0])
+            sockets.abort(entry[0])
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # It left again, or we are out of descriptors: the next one may do better.
+        if len(self._claims) >= MAX_UNVERIFIED:
+            sockets.abort(sock)
+            return
+        sock.setblocking(False)
+        self._claim(sock, None)
+
+    # Claims
+
+    def _claim(self, sock: socket.socket, command: Connect | None) -> None:
+        task = self._loop.create_task(self._examine(sock, command))
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
+
+    async def _examine(self, sock: socket.socket, command: Connect | None) -> None:
+        """Verifies one connection and, when it is nominated, declares it the winner."""
+        name = _pair(command) if command is not None else "incoming"
+        route = command.pair.route if command is not None else self._route_of_incoming(sock)
+        channel: T | None = None
+        won = False
+        try:
+            sockets.settle(sock)
+            ends = sock.getsockname()[:2], sock.getpeername()[:2]
+            channel = await self._verify(sock)
+            if self._plan.sending:
+                if self._nominating or self._winner.done():
+                    return
+                self._nominating = True
+                try:
+                    await self._nominate(channel)
+                finally:
+                    self._nominating = False
+            else:
+                await self._nominate(channel)
+            if not self._winner.done():
+                self._winner.set_result(Winner(channel, route, *ends))
+                won = True
+        except PeerNotVerified as exc:
+            self._log.impostors += 1
+            self._log.reason = exc.message
+            self._log.note(name, "not the peer")
+        except (PunchError, OSError) as exc:
+            self._log.note(name, _short(exc))
+        finally:
+            if not won:
+                self._lose(sock, command, channel)
+
+    def _lose(self, sock: socket.socket, command: Connect | None, channel: T | None) -> None:
+        if channel is not None:
+            self._discard(channel)
+        sockets.abort(sock)
+        if command is not None and not self._winner.done():
+            self._checks.on_failed(command.id, self._loop.time(), errno.ECONNABORTED)
+            self._step()
+
+    def _route_of_incoming(self, sock: socket.socket) -> Route:
+        listener = self._ends.listener
+        ours = listener is not None and sock.getsockname()[1] == listener.getsockname()[1]
+        return Route.HOST if ours else Route.PUNCHED
+
+
+def _pair(command: Connect) -> str:
+    return f"{command.pair.remote.type} {command.pair.remote.address}"
+
+
+def _short(exc: Exception) -> str:
+    if isinstance(exc, PunchError):
+        return exc.message
+    code = getattr(exc, "errno", None)
+    return errno.errorcode.get(code, str(exc)) if code else str(exc) or type(exc).__name__

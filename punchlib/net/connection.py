@@ -1,0 +1,76 @@
+"""What is asked of the connector, and what it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from punchlib.core.candidates import Route
+from punchlib.core.handshake import Terms
+from punchlib.net.channel import Channel
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One connection to make.
+
+    Attributes:
+        key: KEY as the script gives it.
+        me, peer: the labels of the two ends under the key. They are roles, not hosts.
+        sending: this end sends the stream.
+    """
+
+    key: str
+    me: str
+    peer: str
+    sending: bool
+
+    def __str__(self) -> str:
+        return f"{self.key} {'send' if self.sending else 'recv'}"
+
+
+@dataclass
+class Connection:
+    """An established connection.
+
+    Attributes:
+        channel: frames to the verified peer; None with an old peer.
+        raw: the bare socket to an old (v1) peer; None otherwise.
+        route: host, punched or s3.
+        attempt: the attempt that made it, from 1.
+        technique: how it was made, in words.
+        local, remote: the two ends as this machine sees them.
+        registered_at, met_at, connected_at: loop times, seconds.
+    """
+
+    channel: Channel | None
+    raw: socket.socket | None
+    route: Route
+    attempt: int
+    technique: str
+    local: str
+    remote: str
+    registered_at: float
+    met_at: float
+    connected_at: float
+    _forget: Callable[[], asyncio.Future[None]] = field(repr=False)
+
+    @property
+    def setup_ms(self) -> float:
+        """From when both ends were registered to verified, in milliseconds."""
+        return (self.connected_at - self.met_at) * 1000
+
+    async def forget(self) -> None:
+        """Removes our record from the rendezvous; it has served."""
+        await self._forget()
+
+
+class Fallback(Protocol):
+    """A route that needs no reachability (S3)."""
+
+    async def open(self, terms: Terms) -> Channel:
+        """A channel to the peer, verified; waits for it."""
+        ...

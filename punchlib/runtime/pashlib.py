@@ -1,0 +1,252 @@
+"""`pashlib {send|recv}*KEY*ME*PEER*FIFO …`: one stream for each argument, all at once.
+
+The connections of a process share nothing but the machine: one that fails leaves a failure
+marker, shows in the exit code (that of the first failure), and does not touch its siblings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvloop
+
+from punchlib.config import Config
+from punchlib.core.candidates import Route
+from punchlib.core.handshake import Identity
+from punchlib.errors import PunchError, RendezvousError, UsageError
+from punchlib.net.connection import Connection, Spec
+from punchlib.net.connector import Connector
+from punchlib.net.s3_route import THREADS as S3_THREADS
+from punchlib.net.s3_route import S3Route
+from punchlib.pump.fifo import FifoReader, FifoWriter
+from punchlib.pump.stream import (
+    receive_stream,
+    receive_stream_v1,
+    send_stream,
+    send_stream_v1,
+)
+from punchlib.rendezvous.dynamodb import THREADS, DynamoDbStore
+from punchlib.runtime import state
+
+#: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
+RELEASE_TIME = 5.0
+
+FORM = "send*KEY*ME*PEER*FIFO or recv*KEY*ME*PEER*FIFO"
+
+
+def parse(argument: str) -> tuple[Spec, str]:
+    """Reads one connection: what to connect, and the FIFO's path (which may hold * and #).
+
+    Raises:
+        UsageError: the argument has another form; it is named.
+    """
+    parts = argument.split("*", 4)
+    problem = ""
+    if len(parts) < 5:
+        problem = f"it has {len(parts)} of 5 parts"
+    elif parts[0] not in ("send", "recv"):
+        problem = f"it begins with {parts[0]!r}"
+    elif not all(parts):
+        problem = "a part is empty"
+    elif parts[2] == parts[3]:
+        problem = f"ME and PEER are both {parts[2]!r}"
+    if problem:
+        raise UsageError(f"pashlib: {argument!r}: {problem}", next_step=f"write {FORM}")
+    verb, key, me, peer, fifo = parts
+    return Spec(key, me, peer, sending=verb == "send"), fifo
+
+
+def parse_all(arguments: Sequence[str]) -> list[tuple[Spec, str]]:
+    """Reads all arguments; nothing starts when one of them is wrong."""
+    if not arguments:
+        raise UsageError("pashlib: no connection given", next_step=f"write {FORM} …")
+    connections = [parse(argument) for argument in arguments]
+    seen: set[tuple[str, str]] = set()
+    for spec, _ in connections:
+        if (spec.key, spec.me) in seen:
+            raise UsageError(
+                f"pashlib: key {spec.key!r} is given twice for label {spec.me!r}",
+                next_step="one stream, one key",
+            )
+        seen.add((spec.key, spec.me))
+    return connections
+
+
+class Pashlib:
+    """All connections of one process."""
+
+    def __init__(self, config: Config, connector: Connector) -> None:
+        self.config = config
+        self.connector = connector
+        self.exit_code = 0
+
+    async def run(self, connections: Sequence[tuple[Spec, str]]) -> int:
+        """Runs every connection to its end; the exit code of the first failure, or 0."""
+        await asyncio.gather(*(self._guarded(spec, fifo) for spec, fifo in connections))
+        return self.exit_code
+
+    async def _guarded(self, spec: Spec, path: str) -> None:
+        try:
+            await (self._send if spec.sending else self._receive)(spec, path)
+        except PunchError as exc:
+            self._fail(exc.exit_code, str(exc), exc)
+        except OSError as exc:
+            self._fail(1, f"{spec}: {exc}", exc)
+
+    def _fail(self, code: int, text: str, exc: Exception) -> None:
+        self.exit_code = self.exit_code or code
+        say(text if text.startswith("pashlib:") else f"pashlib: {text}")
+        if self.config.debug:
+            traceback.print_exception(exc)
+
+    async def _send(self, spec: Spec, path: str) -> None:
+        with marked(spec):
+            fifo = FifoReader.open_path(path)
+        with contextlib.closing(fifo), marked(spec):
+            connection = await self.connector.establish(spec)
+            try:
+                if connection.raw is not None:
+                    await send_stream_v1(connection.raw, fifo)
+                else:
+                    assert connection.channel is not None
+                    await send_stream(connection.channel, fifo, upstream_failure=first_failure)
+            finally:
+                await let_go(connection)
+
+    async def _receive(self, spec: Spec, path: str) -> None:
+        with marked(spec):
+            fifo = FifoWriter.open_path(path)
+        with contextlib.closing(fifo):
+            try:
+                with marked(spec):
+                    connection = await self.connector.establish(spec)
+                    try:
+                        if connection.raw is not None:
+                            await receive_stream_v1(connection.raw, fifo)
+                        else:
+                            assert connection.channel is not None
+                            await receive_stream(connection.channel, fifo)
+                    finally:
+                        await let_go(connection)
+            except PunchError:
+                await release_reader(fifo)
+                raise
+
+
+@contextlib.contextmanager
+def marked(spec: Spec) -> Iterator[None]:
+    """Leaves a failure marker for whatever goes wrong inside, before any FIFO is closed."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        state.mark_failed(f"pashlib {spec}", "stopped by a signal")
+        raise
+    except Exception as exc:
+        reason = exc.message if isinstance(exc, PunchError) else f"{type(exc).__name__}: {exc}"
+        state.mark_failed(f"pashlib {spec}", reason)
+        raise
+
+
+async def let_go(connection: Connection) -> None:
+    """Closes the connection and takes our record back; the stream's outcome stands already."""
+    if connection.channel is not None:
+        connection.channel.close()
+    if connection.raw is not None:
+        connection.raw.close()
+    with contextlib.suppress(RendezvousError):
+        await connection.forget()
+
+
+async def release_reader(fifo: FifoWriter) -> None:
+    """Lets the FIFO's reader see an end: without a writer its open() would wait for ever."""
+    with contextlib.suppress(TimeoutError, PunchError):
+        async with asyncio.timeout(RELEASE_TIME):
+            await fifo.opened()
+
+
+def first_failure() -> str | None:
+    """What failed first on this node: it travels to the receiver instead of a clean END."""
+    markers = state.failures()
+    return f"{markers[0]['component']}: {markers[0]['reason']}" if markers else None
+
+
+def say(line: str) -> None:
+    """One line on stderr, whole even where several processes write to it."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
+    """Runs all connections under this process's loop."""
+    loop = asyncio.get_running_loop()
+    identity = None
+    if config.security == "encrypted":
+        identity = loop.run_in_executor(None, Identity.generate)
+    store = DynamoDbStore(
+        lambda: dynamodb_client(config), table=config.table, patience=config.timeout
+    )
+    fallback = None
+    if config.bucket and Route.S3 in config.routes:
+        fallback = S3Route(config, lambda: s3_client(config))
+    connector = Connector(config, store, identity=identity, fallback=fallback, report=say)
+    pashlib = Pashlib(config, connector)
+    work = asyncio.ensure_future(pashlib.run(connections))
+    signals: list[int] = []
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        say(f"pashlib: stopped by {signal.Signals(signals[0]).name}")
+        return 128 + signals[0]
+    finally:
+        await connector.close()
+
+
+def dynamodb_client(config: Config) -> Any:
+    """A client that gives up early: `DynamoDbStore` tries again, and knows for how long."""
+    from punchlib.aws.clients import client
+
+    return client(
+        "dynamodb",
+        config,
+        max_pool_connections=THREADS,
+        connect_timeout=3,
+        read_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 2},
+    )
+
+
+def s3_client(config: Config) -> Any:
+    from punchlib.aws.clients import client
+
+    return client("s3", config, max_pool_connections=S3_THREADS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    try:
+        connections = parse_all(sys.argv[1:] if argv is None else argv)
+        config = Config.from_env()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run(connections, config))
+    except UsageError as exc:
+        say(str(exc))
+        return exc.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
