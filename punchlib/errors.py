@@ -67,6 +67,7 @@ class StreamBroken(PunchError):
     Attributes:
         at_byte: offset of the payload at which it broke, in bytes, or None when unknown.
         reported_by_peer: True when the reason came from the other end in an ERROR frame.
+        cause: the first cause alone, as it travels from machine to machine.
     """
 
     exit_code = 6
@@ -78,8 +79,10 @@ class StreamBroken(PunchError):
         next_step: str = "",
         at_byte: int | None = None,
         reported_by_peer: bool = False,
+        cause: str = "",
     ) -> None:
         super().__init__(message, next_step=next_step)
+        self.cause = cause or message
         self.at_byte = at_byte
         self.reported_by_peer = reported_by_peer
 

@@ -1,0 +1,227 @@
+"""The frames of a v2 stream, and the order in which they may come (docs/wire.md).
+
+A frame is a 4-byte header and a payload. The header is one big-endian integer: the type in the
+high byte, the payload's length in the low 24 bits.
+
+    sender ── DATA… ──────────────── END(total) ──▶ receiver
+    sender ◀── STOP? ─────────────── ACK(total) ─── receiver
+    either ── PING at any time, ERROR(reason) instead of whatever comes next ──▶ other
+
+`Outgoing` and `Incoming` are the two ends' view of one stream: they count, and refuse what is out
+of order. Nothing here does I/O or knows the time.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+from punchlib.errors import StreamBroken, escape
+
+HEADER_SIZE = 4
+#: The most payload that one DATA frame carries, in bytes.
+MAX_DATA = 1 << 20
+#: The longest reason that an ERROR frame carries, in bytes of UTF-8.
+MAX_REASON = 2000
+
+_HEADER = struct.Struct("!I")
+_TOTAL = struct.Struct("!Q")
+
+
+class FrameType(enum.IntEnum):
+    """What a frame says."""
+
+    DATA = 1
+    END = 2
+    ACK = 3
+    STOP = 4
+    PING = 5
+    ERROR = 6
+
+
+class State(enum.Enum):
+    """Where a stream stands."""
+
+    OPEN = "before END"
+    ENDED = "after END"
+    CLOSED = "after ACK"
+
+
+class Header(NamedTuple):
+    """A frame's header: its type and the size of its payload in bytes."""
+
+    type: FrameType
+    size: int
+
+
+_SIZES: dict[FrameType, tuple[int, int]] = {
+    FrameType.DATA: (1, MAX_DATA),
+    FrameType.END: (_TOTAL.size, _TOTAL.size),
+    FrameType.ACK: (_TOTAL.size, _TOTAL.size),
+    FrameType.STOP: (0, 0),
+    FrameType.PING: (0, 0),
+    FrameType.ERROR: (0, MAX_REASON),
+}
+
+# What each end may hear in each state, and the state that follows. ERROR may always come.
+_SENDER_HEARS: dict[tuple[State, FrameType], State] = {
+    (State.OPEN, FrameType.PING): State.OPEN,
+    (State.OPEN, FrameType.STOP): State.OPEN,
+    (State.ENDED, FrameType.PING): State.ENDED,
+    (State.ENDED, FrameType.STOP): State.ENDED,
+    (State.ENDED, FrameType.ACK): State.CLOSED,
+}
+_RECEIVER_HEARS: dict[tuple[State, FrameType], State] = {
+    (State.OPEN, FrameType.PING): State.OPEN,
+    (State.OPEN, FrameType.DATA): State.OPEN,
+    (State.OPEN, FrameType.END): State.ENDED,
+    (State.ENDED, FrameType.PING): State.ENDED,
+    (State.CLOSED, FrameType.PING): State.CLOSED,
+}
+
+
+def encode_header(kind: FrameType, size: int) -> bytes:
+    """The header of a frame with `size` bytes of payload."""
+    return _HEADER.pack(kind << 24 | size)
+
+
+def decode_header(data: bytes | bytearray | memoryview) -> Header:
+    """Reads a header of exactly `HEADER_SIZE` bytes.
+
+    Raises:
+        StreamBroken: the type is not known, or its payload may not have this size.
+    """
+    (word,) = _HEADER.unpack(data)
+    number, size = word >> 24, word & 0xFFFFFF
+    try:
+        kind = FrameType(number)
+    except ValueError:
+        raise StreamBroken(
+            f"expected a frame of type 1 to {max(FrameType)}, got type {number}"
+        ) from None
+    least, most = _SIZES[kind]
+    if not least <= size <= most:
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        raise StreamBroken(f"expected {wanted} bytes in a {kind.name} frame, got {size}")
+    return Header(kind, size)
+
+
+def encode_total(total: int) -> bytes:
+    """The payload of END and ACK."""
+    return _TOTAL.pack(total)
+
+
+def decode_total(payload: bytes | bytearray | memoryview) -> int:
+    """Reads the payload of END or ACK.
+
+    Raises:
+        StreamBroken: it has not the size of a total.
+    """
+    if len(payload) != _TOTAL.size:
+        raise StreamBroken(f"expected a total of {_TOTAL.size} bytes, got {len(payload)}")
+    (total,) = _TOTAL.unpack(payload)
+    return int(total)
+
+
+def encode_reason(reason: str) -> bytes:
+    """The payload of ERROR: UTF-8, cut at a character's end."""
+    return reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore").encode()
+
+
+def decode_reason(payload: bytes | bytearray | memoryview) -> str:
+    """Reads the payload of ERROR; what comes back is safe to print."""
+    return escape(bytes(payload).decode("utf-8", "replace")) or "no reason given"
+
+
+class _Conversation:
+    """One end's view of one stream: its state and the payload bytes so far."""
+
+    _hears: dict[tuple[State, FrameType], State]
+
+    def __init__(self) -> None:
+        self.state = State.OPEN
+        self.total = 0
+
+    def _hear(self, kind: FrameType, payload: bytes | bytearray | memoryview) -> None:
+        if kind is FrameType.ERROR:
+            reason = decode_reason(payload)
+            raise StreamBroken(
+                f"the peer reports: {reason}",
+                at_byte=self.total,
+                reported_by_peer=True,
+                cause=reason,
+            )
+        following = self._hears.get((self.state, kind))
+        if following is None:
+            expected = ", ".join(k.name for s, k in self._hears if s is self.state)
+            raise StreamBroken(
+                f"expected one of {expected or 'nothing more'} {self.state.value}, got {kind.name}",
+                at_byte=self.total,
+            )
+        self.state = following
+
+    def _check_total(self, name: str, payload: bytes | bytearray | memoryview) -> None:
+        said = decode_total(payload)
+        if said != self.total:
+            raise StreamBroken(
+                f"expected {name} with a total of {self.total} bytes, got {said}",
+                at_byte=self.total,
+            )
+
+
+class Outgoing(_Conversation):
+    """The sender's view.
+
+    Attributes:
+        total: payload bytes sent so far.
+        stopped: the receiver said that its reader has left.
+    """
+
+    _hears = _SENDER_HEARS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+
+    def end(self) -> bytes:
+        """No more DATA: the payload of END."""
+        self.state = State.ENDED
+        return encode_total(self.total)
+
+    def hear(self, kind: FrameType, payload: bytes | bytearray | memoryview = b"") -> None:
+        """Takes a frame from the receiver.
+
+        Raises:
+            StreamBroken: it is out of order, acknowledges another total, or is an ERROR.
+        """
+        self._hear(kind, payload)
+        if kind is FrameType.STOP:
+            self.stopped = True
+        elif kind is FrameType.ACK:
+            self._check_total("ACK", payload)
+
+
+class Incoming(_Conversation):
+    """The receiver's view.
+
+    Attributes:
+        total: payload bytes received so far; whoever moves the payload of a DATA frame adds to it.
+    """
+
+    _hears = _RECEIVER_HEARS
+
+    def hear(self, kind: FrameType, payload: bytes | bytearray | memoryview = b"") -> None:
+        """Takes a frame from the sender; the payload of DATA is not looked at.
+
+        Raises:
+            StreamBroken: it is out of order, ends with another total, or is an ERROR.
+        """
+        self._hear(kind, payload)
+        if kind is FrameType.END:
+            self._check_total("END", payload)
+
+    def acknowledge(self) -> bytes:
+        """Every byte is where it belongs: the payload of ACK."""
+        self.state = State.CLOSED
+        return encode_total(self.total)

@@ -1,0 +1,33 @@
+"""Every waiting time of the stream, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Waiting times in seconds.
+
+    Attributes:
+        handshake: the most that a handshake may take once its first byte was due.
+        ping: an idle direction sends a PING this often.
+        silence: nothing heard for so long means a dead peer.
+        linger: the most that an end waits, when all is said, for the other to hang up.
+        fifo_poll_least: the first pause between two looks for a FIFO's reader.
+        fifo_poll_most: the longest such pause.
+    """
+
+    handshake: float = 10.0
+    ping: float = 3.0
+    silence: float = 10.0
+    linger: float = 2.0
+    fifo_poll_least: float = 0.002
+    fifo_poll_most: float = 0.1
+
+    def scaled(self, factor: float) -> Timing:
+        """The same, `factor` times as long; for tests."""
+        return Timing(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+
+TIMING = Timing()

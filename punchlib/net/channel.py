@@ -1,0 +1,341 @@
+"""A channel carries the frames of one stream to a verified peer.
+
+`open_channel` makes one of a connected TCP socket: TLS 1.3 for "encrypted", greetings for
+"authenticated". A route that is no connection (objects in S3) implements `Channel` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import NamedTuple, Protocol, TypeAlias
+
+from punchlib.core.frames import HEADER_SIZE, FrameType, Header, decode_header, encode_header
+from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE, Greeter, Terms
+from punchlib.core.timing import TIMING, Timing
+from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
+from punchlib.net import tls
+from punchlib.net.readiness import Readiness
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+#: How much payload is copied to join its header, so that both leave as one full TLS record.
+_JOINED = 16384 - HEADER_SIZE
+
+
+class Frame(NamedTuple):
+    """A frame that came. The payload is only good until the next one is received."""
+
+    type: FrameType
+    payload: Buffer
+
+
+class Channel(Protocol):
+    """Frames to and from a verified peer.
+
+    One task receives at a time; any task may send, frames never mix. Every failure of the way
+    itself is a `StreamBroken`.
+    """
+
+    @property
+    def description(self) -> str:
+        """The way and the peer, for people."""
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Loop time since when nothing has been heard; None while nobody waits in `receive`."""
+
+    @property
+    def sent_at(self) -> float:
+        """Loop time at which something was last sent."""
+
+    @property
+    def sending(self) -> bool:
+        """A frame is on its way out and not yet whole."""
+
+    async def send(self, kind: FrameType, payload: Buffer = b"") -> None:
+        """Sends one whole frame; waits while the way is full."""
+
+    async def receive(self) -> Frame:
+        """Waits for the next frame."""
+        ...
+
+    async def finish(self) -> None:
+        """Says that nothing more will be sent, and waits until the peer has said the same."""
+
+    def close(self) -> None:
+        """Lets go of everything, at once. May be called again."""
+
+
+class SocketChannel:
+    """A channel over one TCP connection, plain or TLS.
+
+    Attributes:
+        sock: the connection; whoever splices uses it, inside `frame`.
+        zero_copy: the bytes on the socket are the payload's own: they may be spliced.
+        frame: `async with` it to send one whole frame.
+        verified: the peer has shown that it accepts us (a TLS client learns that late).
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.zero_copy = not isinstance(sock, ssl.SSLSocket)
+        self.verified = not isinstance(sock, ssl.SSLSocket) or sock.server_side
+        self.frame = _Frame()
+        self.waiting_since: float | None = None
+        self.description = describe(sock)
+        self._loop = asyncio.get_running_loop()
+        self._ready = Readiness(sock.fileno())
+        self._header = bytearray(HEADER_SIZE)
+
+    @property
+    def sent_at(self) -> float:
+        return self.frame.left_at
+
+    @property
+    def sending(self) -> bool:
+        return self.frame.locked
+
+    async def send(self, kind: FrameType, payload: Buffer = b"") -> None:
+        view = memoryview(payload)
+        async with self.frame:
+            await self.write(encode_header(kind, len(view)) + view[:_JOINED])
+            if len(view) > _JOINED:
+                await self.write(view[_JOINED:])
+
+    async def receive(self) -> Frame:
+        header = await self.receive_header()
+        return Frame(header.type, await self.read_exactly(header.size))
+
+    async def receive_header(self) -> Header:
+        """Waits for the next frame's header; its payload must be read next.
+
+        Raises:
+            StreamBroken: the connection broke, or what came is no header.
+            PeerNotVerified: the peer turned us away.
+        """
+        await self._fill(memoryview(self._header))
+        self.verified = True
+        return decode_header(self._header)
+
+    async def read_exactly(self, size: int) -> Buffer:
+        """Reads `size` bytes."""
+        data = bytearray(size)
+        await self._fill(memoryview(data))
+        return data
+
+    async def read(self, view: memoryview) -> int:
+        """Reads what is there, at least one byte, into `view`; waits while there is nothing."""
+        if not (count := await self.read_some(view)):
+            raise self.closed_by_peer()
+        return count
+
+    async def read_some(self, view: memoryview) -> int:
+        """The same, but an end of the connection is no error and reads as 0 bytes."""
+        while True:
+            try:
+                return self.sock.recv_into(view)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await self.wait_readable()
+                continue
+            except ssl.SSLWantWriteError:
+                await self.wait_writable()
+                continue
+            except OSError as error:
+                raise self.translate(error) from error
+
+    async def write(self, view: Buffer, flags: int = 0) -> None:
+        """Writes all of `view`; inside `frame` only. `flags` are send(2)'s, for plain sockets."""
+        view = memoryview(view)
+        while view:
+            try:
+                view = view[self.sock.send(view, flags) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await self.wait_writable()
+            except ssl.SSLWantReadError:
+                # Only a key update does that, and whoever receives reads it.
+                await asyncio.sleep(0)
+            except OSError as error:
+                raise self.translate(error) from error
+
+    async def wait_readable(self) -> None:
+        """Waits for bytes from the peer; the silence counts from here."""
+        self.waiting_since = self._loop.time()
+        try:
+            await self._ready.readable()
+        finally:
+            self.waiting_since = None
+
+    async def wait_writable(self) -> None:
+        """Waits for room in the socket."""
+        await self._ready.writable()
+
+    async def finish(self) -> None:
+        raw = self.sock
+        try:
+            # On an SSLSocket this also drops the TLS layer: what still comes is not looked at.
+            raw.shutdown(socket.SHUT_WR)
+            while True:
+                try:
+                    if not raw.recv(65536):
+                        return
+                except BlockingIOError:
+                    await self.wait_readable()
+        except OSError as error:
+            raise self.translate(error) from error
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def translate(self, error: OSError) -> PunchError:
+        """What a failed call on the socket means."""
+        if isinstance(error, ssl.SSLError):
+            return tls.translate(error, verified=self.verified)
+        return StreamBroken(f"the connection broke: {error.strerror or error} ({self.description})")
+
+    def closed_by_peer(self) -> PunchError:
+        """What an end of the connection means where more was due."""
+        if not self.verified:
+            return PeerNotVerified(f"the peer turned us away ({self.description})")
+        return StreamBroken(
+            f"the peer closed the connection before the end of the stream ({self.description})"
+        )
+
+    async def _fill(self, view: memoryview) -> None:
+        while view:
+            view = view[await self.read(view) :]
+
+
+class _Frame:
+    """The turn to send one whole frame, as an asynchronous context manager.
+
+    A frame that is left by an exception is torn: nothing that follows could be understood, so
+    nothing may follow.
+    """
+
+    def __init__(self) -> None:
+        self.left_at = asyncio.get_running_loop().time()
+        self._lock = asyncio.Lock()
+        self._torn = False
+
+    @property
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        if self._torn:
+            self._lock.release()
+            raise StreamBroken("the connection broke in the middle of a frame")
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._torn = kind is not None
+        self.left_at = asyncio.get_running_loop().time()
+        self._lock.release()
+
+
+async def open_channel(
+    sock: socket.socket, terms: Terms, *, timing: Timing = TIMING
+) -> SocketChannel:
+    """Verifies the peer at the other end of a connection, in both directions.
+
+    It owns the socket from the call on: when it fails or is cancelled the socket is closed. The
+    receiver may run it on several connections of one attempt at the same time: the sender only
+    ever completes one, so the first that returns is nominated.
+
+    Args:
+        sock: connected and non-blocking.
+        terms: what both ends agreed on through the rendezvous.
+        timing: waiting times.
+
+    Raises:
+        PeerNotVerified: somebody else, or nobody, answered.
+        WireMismatch: the other end speaks something else.
+        StreamBroken: the connection broke.
+    """
+    tune(sock)
+    where = describe(sock)
+    try:
+        async with asyncio.timeout(timing.handshake):
+            if terms.security == "encrypted":
+                sock = tls.wrap(sock, terms)
+                await _shake_hands(sock, terms)
+            channel = SocketChannel(sock)
+            if terms.security != "encrypted":
+                await _greet(channel, terms)
+            elif not terms.sending:
+                # The client cannot know yet that we accepted it.
+                await channel.send(FrameType.PING)
+            return channel
+    except TimeoutError:
+        sock.close()
+        raise PeerNotVerified(
+            f"the other end did not identify itself within {timing.handshake:g} s ({where})"
+        ) from None
+    except OSError as error:
+        sock.close()
+        raise StreamBroken(
+            f"the connection broke in the handshake: {error.strerror or error} ({where})"
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _shake_hands(sock: ssl.SSLSocket, terms: Terms) -> None:
+    ready = Readiness(sock.fileno())
+    while True:
+        try:
+            sock.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            await ready.readable()
+        except ssl.SSLWantWriteError:
+            await ready.writable()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise PeerNotVerified("the other end hung up in the middle of the handshake") from error
+        except ssl.SSLError as error:
+            raise tls.translate(error, verified=False) from error
+    tls.verify(sock, terms)
+
+
+async def _greet(channel: SocketChannel, terms: Terms) -> None:
+    greeter = Greeter(terms)
+    # A stranger gets no byte of ours, and an end in mid-greeting is its verdict on us.
+    channel.verified = False
+    if terms.sending:
+        await channel.write(greeter.greeting())
+    said = bytearray()
+    while len(said) < GREETING_SIZE:
+        piece = memoryview(bytearray(GREETING_SIZE - len(said)))
+        said += piece[: await channel.read(piece)]
+        greeter.verify(bytes(said))
+    if terms.sending:
+        await channel.write(greeter.confirmation())
+    else:
+        await channel.write(greeter.greeting())
+        greeter.verify_confirmation(bytes(await channel.read_exactly(CONFIRMATION_SIZE)))
+    channel.verified = True
+
+
+def tune(sock: socket.socket) -> None:
+    """Socket options of every stream: no delay for small frames, and death noticed while idle.
+
+    No TCP_USER_TIMEOUT: Linux also applies it to a window that stays shut although every probe is
+    answered, so it would take a slow reader for a dead one. PING tells the two apart.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def describe(sock: socket.socket) -> str:
+    """Both addresses of a connection, for people."""
+    try:
+        (here, port), (there, peer_port) = sock.getsockname()[:2], sock.getpeername()[:2]
+    except OSError:
+        return "not connected"
+    return f"{here}:{port} ↔ {there}:{peer_port}"

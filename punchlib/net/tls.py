@@ -1,0 +1,101 @@
+"""TLS 1.3 between two processes that know each other's certificate, and no authority.
+
+Each end trusts exactly the certificate in the peer's rendezvous record. A process has one
+certificate for all its connections, so the certificate alone would let two connections of the same
+pair of processes be crossed: the client's server name carries the sides of both ends, which are
+new on every attempt, and the server refuses any other.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import ssl
+from typing import TYPE_CHECKING
+
+from punchlib.errors import PeerNotVerified, PunchError, StreamBroken, WireMismatch
+
+if TYPE_CHECKING:
+    import socket
+
+    from punchlib.core.handshake import Identity, Terms
+
+#: What OpenSSL says when the bytes are no TLS at all, or an older one.
+_NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "UNSUPPORTED_PROTOCOL",
+    "HTTP_REQUEST",
+    "UNEXPECTED_MESSAGE",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "UNKNOWN_PROTOCOL",
+)
+
+
+def wrap(sock: socket.socket, terms: Terms) -> ssl.SSLSocket:
+    """A TLS socket over a connected, non-blocking one (which is then detached); no I/O yet.
+
+    The receiver is the server, whoever dialled. The handshake is the caller's to drive.
+    """
+    if terms.my_identity is None or not terms.peer_cert:
+        raise PeerNotVerified("an encrypted stream needs the certificates of both ends")
+    protocol = ssl.PROTOCOL_TLS_CLIENT if terms.sending else ssl.PROTOCOL_TLS_SERVER
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=terms.peer_cert)
+    _load(context, terms.my_identity)
+    if terms.sending:
+        return context.wrap_socket(
+            sock, do_handshake_on_connect=False, server_hostname=terms.server_name
+        )
+    context.num_tickets = 0  # nothing is ever resumed
+
+    def check_name(_: object, name: str | None, __: object) -> int | None:
+        return None if name == terms.server_name else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context.sni_callback = check_name
+    return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+
+def verify(sock: ssl.SSLSocket, terms: Terms) -> None:
+    """After the handshake: the certificate is the record's, byte for byte.
+
+    Raises:
+        PeerNotVerified: it is another one.
+    """
+    shown = sock.getpeercert(binary_form=True) or b""
+    if not hmac.compare_digest(shown, terms.peer_cert):
+        raise PeerNotVerified("the peer's certificate is not the one in its rendezvous record")
+
+
+def translate(error: ssl.SSLError, *, verified: bool) -> PunchError:
+    """What a TLS failure means; `verified` when the peer had shown before that it accepts us."""
+    reason = error.reason or str(error)
+    if verified:
+        return StreamBroken(f"the encrypted stream was damaged on its way ({reason})")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return PeerNotVerified(
+            f"the peer's certificate is not the one in its rendezvous record ({reason})"
+        )
+    if reason in _NO_TLS:
+        return WireMismatch(
+            f"expected TLS 1.3, got something else ({reason})",
+            next_step="see that both nodes run the same release and the same PUNCH_SECURITY",
+        )
+    if "UNRECOGNIZED_NAME" in reason:
+        return PeerNotVerified("this connection leads to another attempt of the peer")
+    if "ALERT" in reason:
+        return PeerNotVerified(f"the peer refused our certificate ({reason})")
+    return PeerNotVerified(f"the TLS handshake failed ({reason})")
+
+
+def _load(context: ssl.SSLContext, identity: Identity) -> None:
+    """Loads certificate and key, which OpenSSL takes only from a file: one in memory."""
+    fd = os.memfd_create("identity")
+    try:
+        os.write(fd, identity.key_pem + ssl.DER_cert_to_PEM_cert(identity.cert_der).encode())
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)

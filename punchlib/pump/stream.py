@@ -1,0 +1,255 @@
+"""One stream from a FIFO to a FIFO on another machine: whole, or an error at both ends.
+
+The sender ends with END and its total; the receiver answers ACK only when the last byte is in its
+FIFO and the FIFO is closed; only then has the sender succeeded. While a direction is idle it
+carries a PING every few seconds, so that silence means death and slowness does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
+from punchlib.core.timing import TIMING, Timing
+from punchlib.errors import PunchError, StreamBroken
+from punchlib.net.channel import Buffer, Channel, SocketChannel
+from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
+from punchlib.pump.splice import splice_in, splice_out
+from punchlib.pump.stats import Stats
+from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
+
+__all__ = ["Stats", "receive_stream", "receive_stream_v1", "send_stream", "send_stream_v1"]
+
+
+async def send_stream(
+    channel: Channel,
+    fifo: FifoReader,
+    *,
+    upstream_failure: Callable[[], str | None] = lambda: None,
+    timing: Timing = TIMING,
+) -> Stats:
+    """Sends all that comes out of a FIFO; both are closed when it returns or raises.
+
+    Args:
+        channel: to the verified receiver.
+        fifo: the source.
+        upstream_failure: asked at the source's end. A stage that died looks like a clean end of
+            file; the reason it returns travels to the receiver in place of END.
+        timing: waiting times.
+
+    Raises:
+        StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
+    """
+    stream, stats = Outgoing(), Stats()
+    with contextlib.closing(channel), contextlib.closing(fifo):
+        async with _both_ends_know(channel, stats, timing), _alive(channel, timing) as tasks:
+            tasks.create_task(_speak(channel, fifo, stream, stats, upstream_failure))
+            while stream.state is not State.CLOSED:
+                frame = await channel.receive()
+                stream.hear(frame.type, frame.payload)
+                if frame.type is FrameType.STOP:
+                    fifo.hang_up()
+        # We have the ACK. That it arrived is what the receiver waits for.
+        with contextlib.suppress(PunchError, TimeoutError):
+            async with asyncio.timeout(timing.linger):
+                await channel.finish()
+    stats.stopped = stream.stopped
+    return stats.end()
+
+
+async def _speak(
+    channel: Channel,
+    fifo: FifoReader,
+    stream: Outgoing,
+    stats: Stats,
+    upstream_failure: Callable[[], str | None],
+) -> None:
+    """The FIFO into DATA frames, then END."""
+    spliced = isinstance(channel, SocketChannel) and channel.zero_copy and fifo.is_pipe
+    buffer = memoryview(bytearray(0 if spliced else PIPE_SIZE))
+    while True:
+        if spliced:
+            assert isinstance(channel, SocketChannel)
+            if size := await fifo.available(MAX_DATA):
+                await splice_out(channel, fifo, size)
+        elif size := await fifo.read(buffer):
+            await channel.send(FrameType.DATA, buffer[:size])
+        if not size:
+            break
+        stream.total += size
+        stats.count(size)
+        await asyncio.sleep(0)  # the other connections' turn
+    if not stream.stopped and (cause := upstream_failure()):
+        raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
+    # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
+    fifo.close()
+    await channel.send(FrameType.END, stream.end())
+
+
+async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING) -> Stats:
+    """Writes all that the sender sends into a FIFO; both are closed when it returns or raises.
+
+    Raises:
+        StreamBroken: not everything came, or it could not be written; `at_byte` says where.
+    """
+    receiver = _Receiver(channel, fifo, timing)
+    with contextlib.closing(channel), contextlib.closing(fifo):
+        async with _both_ends_know(channel, receiver.stats, timing):
+            async with _alive(channel, timing) as tasks:
+                await receiver.run(tasks)
+            try:
+                async with asyncio.timeout(timing.silence):
+                    await channel.finish()
+            except (StreamBroken, TimeoutError) as error:
+                raise StreamBroken(
+                    "everything came, but the sender cannot know it: the connection broke as we "
+                    "acknowledged"
+                ) from error
+    return receiver.stats.end()
+
+
+class _Receiver:
+    """The receiving end of one stream."""
+
+    def __init__(self, channel: Channel, fifo: FifoWriter, timing: Timing) -> None:
+        self.stats = Stats()
+        self._channel = channel
+        self._fifo = fifo
+        self._timing = timing
+        self._stream = Incoming()
+        self._buffer = memoryview(b"")
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Takes frames until everything is delivered and acknowledged."""
+        watch = tasks.create_task(self._watch_reader())
+        while self._stream.state is State.OPEN:
+            await self._take_frame()
+        if not self.stats.stopped:
+            # An empty stream too must open the FIFO, or its reader waits for ever.
+            await self._fifo.opened(timing=self._timing)
+        watch.cancel()
+        await asyncio.wait([watch])
+        self._fifo.close()
+        await self._channel.send(FrameType.ACK, self._stream.acknowledge())
+
+    async def _take_frame(self) -> None:
+        payload: Buffer
+        if isinstance(self._channel, SocketChannel):
+            kind, size = await self._channel.receive_header()
+            if kind is FrameType.DATA:
+                self._stream.hear(kind)
+                await self._take_data(self._channel, size)
+                return
+            payload = await self._channel.read_exactly(size)
+        else:
+            kind, payload = await self._channel.receive()
+        self._stream.hear(kind, payload)
+        if kind is FrameType.DATA:
+            await self._deliver(memoryview(payload))
+
+    async def _take_data(self, channel: SocketChannel, size: int) -> None:
+        """Moves the payload of a DATA frame from the connection into the FIFO."""
+        before = self._stream.total
+        if channel.zero_copy and self._fifo.is_pipe and not self.stats.stopped:
+            try:
+                await self._fifo.opened(timing=self._timing)
+                await splice_in(channel, self._fifo, size, self._count)
+                await asyncio.sleep(0)  # the other connections' turn
+            except BrokenPipeError:
+                await self._stop()
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(PIPE_SIZE))
+        while left := before + size - self._stream.total:
+            filled = await channel.read(self._buffer[:left])
+            await self._deliver(self._buffer[:filled])
+
+    async def _deliver(self, view: memoryview) -> None:
+        """Writes a piece of payload into the FIFO, or drops it when nobody reads any more."""
+        if self.stats.stopped:
+            self._stream.total += len(view)
+            return
+        try:
+            await self._fifo.opened(timing=self._timing)
+            await self._fifo.write(view)
+            self._count(len(view))
+        except BrokenPipeError:
+            await self._stop()
+            self._stream.total += len(view)
+        await asyncio.sleep(0)  # the other connections' turn
+
+    def _count(self, size: int) -> None:
+        self._stream.total += size
+        self.stats.count(size)
+
+    async def _watch_reader(self) -> None:
+        """Tells the sender to stop when the FIFO's reader leaves, also while nothing flows."""
+        await self._fifo.opened(timing=self._timing)
+        await self._fifo.reader_left()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        if not self.stats.stopped:
+            self.stats.stopped = True
+            await self._channel.send(FrameType.STOP)
+
+
+@contextlib.asynccontextmanager
+async def _alive(channel: Channel, timing: Timing) -> AsyncIterator[asyncio.TaskGroup]:
+    """Sends PINGs and watches for silence; yields the group for the stream's own tasks."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            pulses = [
+                tasks.create_task(_ping(channel, timing)),
+                tasks.create_task(_watch_silence(channel, timing)),
+            ]
+            yield tasks
+            for pulse in pulses:
+                pulse.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+async def _ping(channel: Channel, timing: Timing) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        idle = loop.time() - channel.sent_at
+        if idle >= timing.ping and not channel.sending:
+            await channel.send(FrameType.PING)
+        await asyncio.sleep(max(timing.ping - idle, timing.ping / 8))
+
+
+async def _watch_silence(channel: Channel, timing: Timing) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(timing.silence / 8)
+        since = channel.waiting_since
+        if since is not None and loop.time() - since >= timing.silence:
+            raise StreamBroken(
+                f"the peer is dead or unreachable: nothing heard for {timing.silence:g} s "
+                f"({channel.description})"
+            )
+
+
+@contextlib.asynccontextmanager
+async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> AsyncIterator[None]:
+    """A failure here is told to the peer, and both say at which byte it was."""
+    try:
+        yield
+    except PunchError as error:
+        cause = error.cause if isinstance(error, StreamBroken) else error.message
+        if not (isinstance(error, StreamBroken) and error.reported_by_peer):
+            with contextlib.suppress(PunchError, TimeoutError):
+                async with asyncio.timeout(timing.linger):
+                    await channel.send(FrameType.ERROR, encode_reason(cause))
+                    await channel.finish()
+        if not isinstance(error, StreamBroken):
+            raise
+        raise StreamBroken(
+            f"{error.message}, at byte {stats.bytes}",
+            next_step=error.next_step,
+            at_byte=stats.bytes,
+            reported_by_peer=error.reported_by_peer,
+            cause=error.cause,
+        ) from error
