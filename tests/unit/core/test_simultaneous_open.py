@@ -1,0 +1,218 @@
+"""The check list as data: what it is told, what it says. Real NATs are in tests/nat."""
+
+import errno
+import random
+
+import pytest
+
+from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
+from punchlib.core.records import Nat, Record
+from punchlib.core.simultaneous_open import (
+    HOLD_MIN_TTL,
+    PAIR_STAGGER,
+    RUNG_TIME,
+    CheckList,
+    Close,
+    Connect,
+    Plan,
+    Technique,
+    direct_is_possible,
+    make_plan,
+    plan_for_v1,
+)
+
+ROUTES = ("host", "punched", "s3")
+
+
+def srflx(port: int, host: str = "198.51.100.7") -> Candidate:
+    return Candidate(CandidateType.SRFLX, TransportAddress(host, port))
+
+
+UNKNOWN = Nat()
+
+
+def record(nat: Nat = UNKNOWN, attempt: int = 1, *candidates: Candidate) -> Record:
+    given = candidates or (srflx(1), srflx(2))
+    address = given[0].address
+    return Record(address, address, attempt=attempt, nat=nat, candidates=given)
+
+
+def plan(holding: bool, technique: Technique = Technique.HOLD_AND_DIAL, n: int = 2) -> Plan:
+    pairs = tuple(CandidatePair(i, srflx(i + 1)) for i in range(n))
+    return Plan(technique, holding, 2.5, True, pairs, ())
+
+
+def checks(p: Plan) -> CheckList:
+    return CheckList(p, 0.0, random.Random(1))
+
+
+def connects(c: CheckList) -> list[Connect]:
+    return [x for x in c.commands() if isinstance(x, Connect)]
+
+
+def test_the_holder_holds_on_all_ports_at_once() -> None:
+    first = connects(checks(plan(holding=True)))
+    assert [(c.pair.local, c.ttl, c.min_ttl) for c in first] == [
+        (0, 3, HOLD_MIN_TTL),
+        (1, 2, HOLD_MIN_TTL),
+    ]
+
+
+def test_the_holder_climbs_before_the_kernel_retransmits() -> None:
+    c = checks(plan(holding=True, n=1))
+    ids = [x.id for x in connects(c)]
+    assert c.next_timer() == RUNG_TIME < 1.0
+    ttls = [3]
+    for n in range(1, 7):
+        c.on_timer(n * RUNG_TIME)
+        (again,) = connects(c)
+        assert again.replaces == ids[-1], "made and bound before the old one is closed"
+        ids.append(again.id)
+        ttls.append(again.ttl or 0)
+    assert ttls == [3, 2, 4, 5, 6, 3, 2]
+
+
+def test_a_refused_rung_drops_itself_and_the_higher_ones() -> None:
+    c = checks(plan(holding=True, n=1))
+    (first,) = connects(c)
+    c.on_failed(first.id, 0.1, errno.ECONNREFUSED)
+    (second,) = connects(c)
+    assert second.ttl == 2
+    c.on_failed(second.id, 0.2, errno.EHOSTUNREACH)
+    (third,) = connects(c)
+    assert (third.ttl, third.min_ttl) == (None, 0), "no rung left: the race"
+    c.on_failed(third.id, 0.3, errno.ECONNREFUSED)
+    assert len(connects(c)) == 1, "which redials at once"
+
+
+def test_a_socket_at_which_the_peers_syn_has_come_is_kept() -> None:
+    c = checks(plan(holding=True, n=1))
+    (first,) = connects(c)
+    c.on_timer(RUNG_TIME)
+    (second,) = connects(c)
+    c.on_arriving(first.id, RUNG_TIME)
+    c.on_connected(first.id)
+    assert c.next_timer() == c.deadline
+    c.close_all()
+    assert second.id not in {x.id for x in c.commands()}
+
+
+def test_the_dialler_adds_the_second_pair_later() -> None:
+    c = checks(plan(holding=False))
+    assert [x.pair.local for x in connects(c)] == [0]
+    assert c.next_timer() == PAIR_STAGGER
+    c.on_timer(PAIR_STAGGER)
+    assert [x.pair.local for x in connects(c)] == [1]
+
+
+def test_the_dialler_redials_after_an_error_and_waits_in_silence() -> None:
+    c = checks(plan(holding=False, n=1))
+    (first,) = connects(c)
+    assert c.next_timer() == c.deadline, "silence is the kernel's to break"
+    c.on_failed(first.id, 0.05, errno.ECONNREFUSED)
+    assert connects(c) == []
+    pause = c.next_timer() - 0.05
+    assert 0 < pause <= 0.25
+    c.on_timer(c.next_timer())
+    assert len(connects(c)) == 1
+
+
+def test_two_diallers_do_not_phase_lock() -> None:
+    pauses = []
+    for seed in (1, 2):
+        c = CheckList(plan(holding=False, n=1), 0.0, random.Random(seed))
+        c.on_failed(connects(c)[0].id, 0.0, errno.ECONNREFUSED)
+        pauses.append(c.next_timer())
+    assert pauses[0] != pauses[1]
+
+
+def test_the_losers_are_closed() -> None:
+    c = checks(plan(holding=True))
+    first, second = connects(c)
+    c.on_connected(first.id)
+    c.close_all()
+    assert {x.id for x in c.commands() if isinstance(x, Close)} == {first.id, second.id}
+
+
+def test_somebody_else_at_the_other_end_is_a_failure_like_any_other() -> None:
+    c = checks(plan(holding=False, n=1))
+    (first,) = connects(c)
+    c.on_connected(first.id)
+    c.on_failed(first.id, 1.0, errno.ECONNABORTED)
+    c.on_timer(c.next_timer())
+    assert len(connects(c)) == 1
+
+
+@pytest.mark.parametrize(("mine", "peer"), [(1, 1), (1, 4), (4, 1)])
+def test_a_newcomer_is_met_with_the_first_technique(mine: int, peer: int) -> None:
+    a, b = record(Nat(), mine), record(Nat(), peer)
+    ours = make_plan(a, b, second=True, sending=True, routes=ROUTES)
+    theirs = make_plan(b, a, second=False, sending=False, routes=ROUTES)
+    assert ours.technique is theirs.technique is Technique.HOLD_AND_DIAL
+    assert ours.holding and not theirs.holding
+
+
+@pytest.mark.parametrize(
+    ("attempt", "technique", "holds"),
+    [
+        (1, Technique.HOLD_AND_DIAL, True),
+        (2, Technique.RACE, True),
+        (3, Technique.SWAPPED, False),
+        (4, Technique.NONE, True),
+        (9, Technique.NONE, True),
+    ],
+)
+def test_the_attempts(attempt: int, technique: Technique, holds: bool) -> None:
+    r = record(Nat(), attempt)
+    p = make_plan(r, r, second=True, sending=True, routes=ROUTES)
+    assert p.technique is technique
+    assert technique is Technique.NONE or p.holding is holds
+
+
+FIXED, RANDOM = Nat("independent", "dependent"), Nat("dependent", "dependent")
+OPEN, CONE = Nat("none", "unknown"), Nat("independent", "independent")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "possible"),
+    [
+        (FIXED, FIXED, True),
+        (Nat(), Nat(), True),
+        (FIXED, RANDOM, False),
+        (RANDOM, RANDOM, False),
+        (OPEN, RANDOM, True),
+        (CONE, RANDOM, True),
+        (CONE, FIXED, True),
+    ],
+)
+def test_what_can_be_direct(a: Nat, b: Nat, possible: bool) -> None:
+    for x, y in ((a, b), (b, a)):
+        assert direct_is_possible(record(x), record(y)) is possible
+        p = make_plan(record(x), record(y), second=False, sending=True, routes=ROUTES)
+        assert (p.technique is not Technique.NONE) is possible, "no time is lost on the rest"
+
+
+def test_towards_random_ports_the_other_end_holds_and_listens() -> None:
+    for second in (True, False):
+        p = make_plan(record(CONE), record(RANDOM), second=second, sending=True, routes=ROUTES)
+        q = make_plan(record(RANDOM), record(CONE), second=not second, sending=False, routes=ROUTES)
+        assert p.holding and p.listening
+        assert not q.holding and not q.listening
+
+
+def test_routes_restrict() -> None:
+    host = Candidate(CandidateType.HOST, TransportAddress("10.0.0.1", 9))
+    r = record(Nat(), 1, srflx(1), host)
+    assert make_plan(r, r, second=True, sending=True, routes=("host",)).pairs == ()
+    assert make_plan(r, r, second=True, sending=True, routes=("punched",)).hosts == ()
+    only_s3 = make_plan(r, r, second=True, sending=True, routes=("s3",))
+    assert only_s3.technique is Technique.NONE
+
+
+def test_an_old_peer_is_held_or_listened_for() -> None:
+    old = Record(TransportAddress("10.0.0.1", 5), TransportAddress("198.51.100.9", 5), version=1)
+    behind_nat = plan_for_v1(record(FIXED), old, sending=True, seconds=9)
+    assert behind_nat.holding and not behind_nat.listening
+    assert behind_nat.pairs[0].remote.address == old.external_addr
+    in_the_open = plan_for_v1(record(OPEN), old, sending=True, seconds=9)
+    assert in_the_open.listening and not in_the_open.pairs
