@@ -1,0 +1,63 @@
+"""The edge of every runtime tool: from exceptions to a message, a marker and an exit status.
+
+Status 141 (128 + SIGPIPE) says that a reader has gone: harmless, as in a shell pipeline. All
+other failures leave their marker while the outputs are still open; they close when the process
+ends. So downstream never sees the clean end of file before the marker is there.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+from punchlib.errors import PunchError
+from punchlib.runtime.state import mark_failed
+
+READER_GONE = 128 + signal.SIGPIPE
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came: the stage ends in mid-stream."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def run(component: str, body: Callable[[], int]) -> int:
+    """Runs a tool and returns its exit status.
+
+    Args:
+        component: the name in messages and in the failure marker.
+        body: the tool itself; returns its status, raises PunchError or OSError.
+    """
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _terminate)
+    try:
+        return body()
+    except BrokenPipeError:
+        return READER_GONE
+    except PunchError as error:
+        return fail(component, str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return fail(component, f"{where}{error.strerror or error}", 1)
+    except Terminated as stop:
+        return fail(component, f"ended by {signal.Signals(stop.signum).name}", 128 + stop.signum)
+    except KeyboardInterrupt:
+        return fail(component, "interrupted", 130)
+    except BaseException as bug:
+        mark_failed(component, repr(bug))
+        raise
+
+
+def fail(component: str, message: str, status: int) -> int:
+    """Leaves the marker, says it on stderr, and returns `status`."""
+    mark_failed(component, message)
+    print(f"{component}: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def _terminate(signum: int, _frame: object) -> None:
+    raise Terminated(signum)
