@@ -13,8 +13,9 @@ IP_MINTTL = 21  # ip(7); the constant is missing from the socket module
 NORMAL_TTL = 64
 TCP_SYN_RECV = 3
 TCP_ESTABLISHED = 1
-#: A place outside (RFC 5737), to ask the kernel for the address that the default route has.
-SOMEWHERE = TransportAddress("198.51.100.1", 9)
+#: A place that only the default route leads to (the dummy address of RFC 7600), to learn which
+#: address of ours that route has.
+SOMEWHERE = TransportAddress("192.0.0.8", 9)
 
 
 def punching_socket(port: int = 0, *, host: str = "0.0.0.0") -> socket.socket:

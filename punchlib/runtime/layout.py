@@ -35,16 +35,16 @@ STREAM_TOOLS = {
     "auto-split.sh": "auto_split",
 }
 
-#: Name under aws/ -> (module, function).
+#: Name under aws/ -> tool (`punchlib.runtime.tools`).
 S3_TOOLS = {
-    "s3-get-object.py": ("s3_get", "main"),
-    "s3-put-object.py": ("s3_put", "main"),
-    "s3-shard-reader.py": ("s3_ranges", "shard_reader"),
-    "s3-shard-reader-direct.py": ("s3_ranges", "shard_reader"),
-    "s3-chunk-reader-approx-correction.py": ("s3_ranges", "chunk_reader"),
-    "s3-chunk-reader-smart-prealigned.py": ("s3_ranges", "chunk_reader"),
-    "s3-chunk-reader-approx-tail-coord.py": ("s3_ranges", "chunk_reader"),
-    "invoke-lambda.py": ("invoke_lambda", "main"),
+    "s3-get-object.py": "s3-get-object.py",
+    "s3-put-object.py": "s3-put-object.py",
+    "s3-shard-reader.py": "s3-shard-reader.py",
+    "s3-shard-reader-direct.py": "s3-shard-reader.py",
+    "s3-chunk-reader-approx-correction.py": "s3-chunk-reader.py",
+    "s3-chunk-reader-smart-prealigned.py": "s3-chunk-reader.py",
+    "s3-chunk-reader-approx-tail-coord.py": "s3-chunk-reader.py",
+    "invoke-lambda.py": "invoke-lambda.py",
 }
 
 WAIT_SCRIPT = "wait_for_output_and_sigpipe_rest.sh"
@@ -68,10 +68,10 @@ def lay_out(target: Path, python: str = sys.executable) -> None:
         _write(runtime / name, _stream_launcher(module, python))
     # Sourced, but people also look at its mode.
     _write(runtime / WAIT_SCRIPT, (_HERE / WAIT_SCRIPT).read_text(encoding="utf-8"))
-    _write(runtime / "punch-commit", _s3_launcher("commit", "main", python))
+    _write(runtime / "punch-commit", _s3_launcher("punch-commit", python))
     write_pashlib(runtime / "pashlib", python)
-    for name, (module, function) in S3_TOOLS.items():
-        _write(aws / name, _s3_launcher(module, function, python))
+    for name, tool in S3_TOOLS.items():
+        _write(aws / name, _s3_launcher(tool, python))
 
 
 def lay_out_bin(target: Path, python: str = sys.executable) -> None:
@@ -83,19 +83,21 @@ def lay_out_bin(target: Path, python: str = sys.executable) -> None:
 
 def write_pashlib(path: Path, python: str = sys.executable) -> None:
     """Writes the launcher of `pashlib`, for `/opt/pashlib` and `runtime/pashlib`."""
-    _write(path, _site_launcher("pashlib", "main", python))
+    _write(path, _shebang(python, "-IS") + _call_thin("pashlib"))
 
 
 def _stream_launcher(module: str, python: str) -> str:
-    return _shebang(python, "-IS") + _call(module, "main", [_ROOT])
+    # In front: the stream tools import little but punchlib, and what they take from the standard
+    # library is mostly frozen into the interpreter.
+    return _shebang(python, "-IS") + (
+        "import sys\n"
+        f"sys.path.insert(0, {str(_ROOT)!r})\n"
+        f"from punchlib.runtime.{module} import main\n"
+        "sys.exit(main())\n"
+    )
 
 
-def _site_launcher(module: str, function: str, python: str) -> str:
-    """For tools that also need boto3 and its kin; still without `site`, which costs 20 ms."""
-    return _shebang(python, "-IS") + _call(module, function, _package_paths())
-
-
-def _s3_launcher(module: str, function: str, python: str) -> str:
+def _s3_launcher(tool: str, python: str) -> str:
     version = sys.version_info[:2]
     # `python3.9 aws/x.py` may be a real Python 3.9, which cannot load our packages.
     handover = (
@@ -103,18 +105,17 @@ def _s3_launcher(module: str, function: str, python: str) -> str:
         f"if sys.version_info[:2] != {version!r}:\n"
         f"    os.execv({python!r}, [{python!r}, '-IS', os.path.abspath(__file__), *sys.argv[1:]])\n"
     )
-    return _shebang(python, "-IS") + handover + _call(module, function, _package_paths())
+    return _shebang(python, "-IS") + handover + _call_thin(tool)
 
 
-def _call(module: str, function: str, paths: list[Path]) -> str:
-    inserted = ", ".join(repr(str(p)) for p in paths)
-    # In front: the stream tools import little but punchlib, and what they take from the standard
-    # library is mostly frozen into the interpreter.
+def _call_thin(tool: str) -> str:
+    """For tools that need boto3 and its kin: by the engine, or here without `site` (20 ms)."""
+    inserted = ", ".join(repr(str(p)) for p in _package_paths())
     return (
         "import sys\n"
         f"sys.path[:0] = [{inserted}]\n"
-        f"from punchlib.runtime.{module} import {function}\n"
-        f"sys.exit({function}())\n"
+        "from punchlib.runtime.thin import run\n"
+        f"sys.exit(run({tool!r}))\n"
     )
 
 

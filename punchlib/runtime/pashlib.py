@@ -33,6 +33,7 @@ from punchlib.pump.stream import (
 )
 from punchlib.rendezvous.dynamodb import THREADS, DynamoDbStore
 from punchlib.runtime import state
+from punchlib.runtime.tools import display_name
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
 RELEASE_TIME = 5.0
@@ -107,7 +108,7 @@ class Pashlib:
 
     async def _send(self, spec: Spec, path: str) -> None:
         with marked(spec):
-            fifo = FifoReader.open_path(path)
+            fifo = FifoReader.open_path(path, name=display_name(path))
         with contextlib.closing(fifo), marked(spec):
             connection = await self.connector.establish(spec)
             try:
@@ -121,7 +122,7 @@ class Pashlib:
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
-            fifo = FifoWriter.open_path(path)
+            fifo = FifoWriter.open_path(path, name=display_name(path))
         with contextlib.closing(fifo):
             try:
                 with marked(spec):
@@ -234,6 +235,14 @@ def s3_client(config: Config) -> Any:
     from punchlib.aws.clients import client
 
     return client("s3", config, max_pool_connections=S3_THREADS)
+
+
+def warm_up() -> None:
+    """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
+    Identity.generate()
+    config = Config.from_env()
+    dynamodb_client(config)
+    s3_client(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,234 @@
+"""The node engine: one resident process that has imported everything, and forks for each call.
+
+It is single-threaded and opens no connection, so a fork is clean. Each child is a process of its
+own: it can be killed, run out of memory and use a core without touching its siblings. The caller
+(`punchlib.runtime.thin`) may live in another mount namespace with another /tmp; what it hands over
+are open descriptors.
+
+A child whose caller dies gets SIGTERM, as the tool itself would have.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from punchlib.runtime import thin, tools
+
+#: A request is arguments and environment: the kernel's own limit for both is about 2 MiB.
+MAX_REQUEST = 8 << 20
+#: Seconds for a caller to hand over its request.
+REQUEST_TIME = 5.0
+_INT = struct.Struct("=I")
+
+
+class CallerLeftError(Exception):
+    """The caller is gone: there is nobody to tell."""
+
+
+@dataclass
+class Request:
+    """What a caller hands over.
+
+    Attributes:
+        tool: a name of `tools.TOOLS`.
+        argv: its arguments; the paths among them name our descriptors (`tools.display_name`).
+        environment: the caller's.
+        fds: 0, 1, 2, the folder, the state folder, the paths.
+    """
+
+    tool: str
+    argv: list[str]
+    environment: dict[str, str]
+    fds: list[int]
+
+
+def spawn() -> contextlib.AbstractContextManager[str]:
+    """Starts an engine for this machine; the value for PUNCH_ENGINE, while it lives.
+
+    The socket listens before the engine has imported anything: early callers wait in its queue.
+    """
+    return _spawned()
+
+
+@contextlib.contextmanager
+def _spawned() -> Iterator[str]:
+    name = f"punch-{os.getpid()}-{os.urandom(6).hex()}"
+    listener = _listen(name)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "punchlib.runtime.engine", str(listener.fileno())],
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is for its owner, who ends it
+    )
+    listener.close()
+    try:
+        yield name
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def serve(listener: socket.socket) -> None:
+    """Serves callers of our own user until SIGTERM."""
+    _import_everything()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if _uid_of(connection) != os.getuid():
+                continue
+            pid = os.fork()
+            if pid == 0:
+                listener.close()
+                _child(connection)
+
+
+def _import_everything() -> None:
+    for tool in tools.TOOLS:
+        tools.load(tool)
+    from punchlib.aws import clients
+    from punchlib.runtime import pashlib
+
+    clients.keep()
+    pashlib.warm_up()
+    gc.collect()
+    # What is shared with the children stays shared: the collector would touch every page.
+    gc.freeze()
+
+
+def _child(connection: socket.socket) -> None:
+    """Runs one tool and exits; never returns."""
+    code = 1
+    try:
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        request = receive(connection)
+        enter(request)
+        _die_with(connection)
+        code = tools.load(request.tool)(request.argv)
+    except CallerLeftError:
+        pass
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            connection.send(bytes([code & 0xFF]))
+        os._exit(code & 0xFF)
+
+
+def receive(connection: socket.socket) -> Request:
+    """Reads one request (the form is in `punchlib.runtime.thin`).
+
+    Raises:
+        CallerLeftError: it was killed in the middle.
+        ValueError: the request has another form.
+    """
+    connection.settimeout(REQUEST_TIME)
+    length, count = struct.unpack("=II", _exactly(connection, 8))
+    if length > MAX_REQUEST or not 5 <= count < 100_000:
+        raise ValueError(f"a request of {length} bytes with {count} descriptors")
+    text = _exactly(connection, length)
+    fds: list[int] = []
+    while len(fds) < count:
+        size = socket.CMSG_SPACE(thin.BATCH * _INT.size)
+        data, ancillary, _, _ = connection.recvmsg(1, size)
+        if not data:
+            raise CallerLeftError
+        for level, kind, rights in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds += array.array("i", rights[: len(rights) - len(rights) % _INT.size])
+    connection.settimeout(None)
+    tool, argc, *rest = text.split(b"\0")
+    argv = [os.fsdecode(a) for a in rest[: int(argc)]]
+    variables = (os.fsdecode(v).partition("=") for v in rest[int(argc) : -1])
+    environment = {name: value for name, _, value in variables}
+    for index, fd in zip(filter(None, rest[-1].split(b",")), fds[5:], strict=True):
+        i = int(index)
+        argv[i] = _with_path(tool.decode(), argv[i], fd)
+    return Request(tool.decode(), argv, environment, fds)
+
+
+def _with_path(tool: str, argument: str, fd: int) -> str:
+    """The argument with its path replaced by our descriptor of it."""
+    path = f"/proc/self/fd/{fd}"
+    tools.NAMES[path] = argument.split("*", 4)[4] if tool == "pashlib" else argument
+    if tool == "pashlib":
+        return "*".join([*argument.split("*", 4)[:4], path])
+    return path
+
+
+def enter(request: Request) -> None:
+    """Takes on the caller's streams, folder and environment."""
+    for target, fd in enumerate(request.fds[:3]):
+        os.dup2(fd, target)
+        os.close(fd)
+    os.fchdir(request.fds[3])
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.environ["PUNCH_STATE_DIR"] = f"/proc/self/fd/{request.fds[4]}"
+
+
+def _die_with(connection: socket.socket) -> None:
+    """SIGTERM for this process as soon as the caller's end of the connection is closed."""
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+    # It may have left before that.
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    if poll.poll(0):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = connection.recv(size - len(data))
+        if not chunk:
+            raise CallerLeftError
+        data += chunk
+    return bytes(data)
+
+
+def _uid_of(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", credentials)[1])
+
+
+def _listen(name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"\0{name}")
+    listener.listen(128)
+    return listener
+
+
+def main() -> int:
+    """`python -m punchlib.runtime.engine NAME|FD`: serves until SIGTERM."""
+    where = sys.argv[1]
+    listener = socket.socket(fileno=int(where)) if where.isdigit() else _listen(where)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(listener)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The client of the node engine: what `/opt/pashlib` and `aws/*.py` run.
+
+Importing boto3, asyncio and ssl takes 300 ms, a script starts such tools several times, and a
+machine runs many scripts. So one engine (`punchlib.runtime.engine`) has imported everything and
+forks for each call. This client hands over its arguments, environment, folder, standard streams
+and the files that the arguments name, waits, and exits with the tool's code. Without an engine
+the same `main` runs here.
+
+Only built-in modules are imported: the client must be up in the time that Python itself takes.
+Handed over is, on an abstract Unix stream socket:
+
+    4 bytes  length of the text, native order
+    4 bytes  number of descriptors
+    text     tool NUL argc NUL arguments… NUL names=values… joined by NUL
+    1 byte for every batch of at most `BATCH` descriptors (SCM_RIGHTS), in this order:
+             0, 1, 2, the folder, the state folder, then one for each path in `paths`
+    text ends with the argument indexes of those paths: "i,j,…"
+
+and one byte comes back: the exit code.
+"""
+
+from __future__ import annotations
+
+import _socket
+import posix
+import sys
+
+#: The environment variable that names the engine's socket.
+ENGINE = "PUNCH_ENGINE"
+#: Descriptors in one message; the kernel takes 253.
+BATCH = 200
+
+
+def run(tool: str) -> int:
+    """Runs a tool by the engine, or here when there is none; the exit code."""
+    argv = sys.argv[1:]
+    name = posix.environ.get(ENGINE.encode(), b"")
+    if name:
+        code = _by_engine(name, tool, argv)
+        if code is not None:
+            return code
+    from punchlib.runtime import tools
+
+    return tools.load(tool)(argv)
+
+
+def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
+    """The exit code, or None when the engine is not there or a path cannot be opened.
+
+    In the latter case the tool runs here, and says what is wrong with the path.
+    """
+    opened: list[int] = []
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        paths = [i for i, argument in enumerate(argv) if _path_of(tool, i, argument)]
+        opened.append(posix.open(".", _O_PATH))
+        opened.append(posix.open(_state_dir(), _O_PATH))
+        for i in paths:
+            opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
+        sock.connect(b"\0" + name)
+        _hand_over(sock, tool, argv, paths, [0, 1, 2, *opened])
+        answer = sock.recv(1)
+    except OSError:
+        return None
+    finally:
+        for fd in opened:
+            posix.close(fd)
+    if not answer:
+        posix.write(2, f"{tool}: killed in the engine (out of memory?)\n".encode())
+        return 137
+    return answer[0]
+
+
+_O_PATH = 0o10000000 | 0o2000000  # O_PATH | O_CLOEXEC; the os module is not imported
+
+
+def _path_of(tool: str, index: int, argument: str) -> str:
+    """The file that an argument names, or "": such files are opened here, in our /tmp."""
+    if tool == "pashlib":
+        parts = argument.split("*", 4)
+        return parts[4] if len(parts) == 5 else ""
+    # The S3 tools: KEY FILE …
+    return argument if index == 1 else ""
+
+
+def _state_dir() -> str:
+    """As `punchlib.runtime.state.state_dir`, and made."""
+    given = posix.environ.get(b"PUNCH_STATE_DIR", b"").decode()
+    path = given or f"/tmp/.punch-{posix.getuid()}/{posix.getppid()}"
+    for folder in (path.rpartition("/")[0], path):
+        try:
+            posix.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
+    return path
+
+
+def _hand_over(
+    sock: _socket.socket, tool: str, argv: list[str], paths: list[int], fds: list[int]
+) -> None:
+    environment = [k + b"=" + v for k, v in posix.environ.items()]
+    arguments = [a.encode("utf-8", "surrogateescape") for a in argv]
+    indexes = ",".join(map(str, paths)).encode()
+    text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment, indexes])
+    sock.sendall(_int(len(text)) + _int(len(fds)) + text)
+    for start in range(0, len(fds), BATCH):
+        rights = b"".join(_int(fd) for fd in fds[start : start + BATCH])
+        sock.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+
+
+def _int(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
