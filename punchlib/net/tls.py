@@ -73,6 +73,8 @@ def verify(sock: ssl.SSLSocket, terms: Terms) -> None:
 def translate(error: ssl.SSLError, *, verified: bool) -> PunchError:
     """What a TLS failure means; `verified` when the peer had shown before that it accepts us."""
     reason = error.reason or str(error)
+    if verified and "ALERT" in reason:
+        return StreamBroken(f"the peer gave up on the encrypted stream ({reason})")
     if verified:
         return StreamBroken(f"the encrypted stream was damaged on its way ({reason})")
     if isinstance(error, ssl.SSLCertVerificationError):

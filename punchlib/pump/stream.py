@@ -30,7 +30,10 @@ async def send_stream(
     upstream_failure: Callable[[], str | None] = lambda: None,
     timing: Timing = TIMING,
 ) -> Stats:
-    """Sends all that comes out of a FIFO; both are closed when it returns or raises.
+    """Sends all that comes out of a FIFO.
+
+    It closes the channel, and after success the FIFO. After a failure the FIFO is the caller's to
+    close, so that a failure marker can be there before anybody sees an end of file.
 
     Args:
         channel: to the verified receiver.
@@ -43,7 +46,7 @@ async def send_stream(
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
     """
     stream, stats = Outgoing(), Stats()
-    with contextlib.closing(channel), contextlib.closing(fifo):
+    with contextlib.closing(channel):
         async with _both_ends_know(channel, stats, timing), _alive(channel, timing) as tasks:
             tasks.create_task(_speak(channel, fifo, stream, stats, upstream_failure))
             while stream.state is not State.CLOSED:
@@ -89,13 +92,13 @@ async def _speak(
 
 
 async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING) -> Stats:
-    """Writes all that the sender sends into a FIFO; both are closed when it returns or raises.
+    """Writes all that the sender sends into a FIFO. Who closes what is as in `send_stream`.
 
     Raises:
         StreamBroken: not everything came, or it could not be written; `at_byte` says where.
     """
     receiver = _Receiver(channel, fifo, timing)
-    with contextlib.closing(channel), contextlib.closing(fifo):
+    with contextlib.closing(channel):
         async with _both_ends_know(channel, receiver.stats, timing):
             async with _alive(channel, timing) as tasks:
                 await receiver.run(tasks)

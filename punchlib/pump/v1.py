@@ -39,7 +39,7 @@ _PROBES_UNANSWERED = 5
 async def send_stream_v1(
     sock: socket.socket, fifo: FifoReader, *, timing: Timing = TIMING
 ) -> Stats:
-    """Sends all that comes out of a FIFO to an old peer; both are closed when it returns or raises.
+    """Sends all that comes out of a FIFO to an old peer; who closes what is as in `send_stream`.
 
     It returns when the peer's machine has everything; whether the peer's FIFO has, v1 cannot say.
 
@@ -49,7 +49,7 @@ async def send_stream_v1(
     """
     tune(sock)
     stats = Stats()
-    with contextlib.closing(SocketChannel(sock)) as channel, contextlib.closing(fifo):
+    with contextlib.closing(SocketChannel(sock)) as channel:
         async with _alive(channel, stats, timing):
             ready = bytes(await channel.read_exactly(len(READY)))
             if ready != READY:
@@ -64,20 +64,21 @@ async def send_stream_v1(
                 await asyncio.sleep(timing.fifo_poll_least)
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise channel.translate(OSError(code, os.strerror(code)))
+    fifo.close()
     return stats.end()
 
 
 async def receive_stream_v1(
     sock: socket.socket, fifo: FifoWriter, *, timing: Timing = TIMING
 ) -> Stats:
-    """Writes all that an old peer sends into a FIFO; both are closed when it returns or raises.
+    """Writes all that an old peer sends into a FIFO; who closes what is as in `receive_stream`.
 
     Raises:
         StreamBroken: the connection broke. A peer that died cleanly cannot be told from an end.
     """
     tune(sock)
     stats = Stats()
-    with contextlib.closing(SocketChannel(sock)) as channel, contextlib.closing(fifo):
+    with contextlib.closing(SocketChannel(sock)) as channel:
         async with _alive(channel, stats, timing):
             await fifo.opened(timing=timing)
             await channel.write(READY)
@@ -89,6 +90,7 @@ async def receive_stream_v1(
                     await asyncio.sleep(0)  # the other connections' turn
             except BrokenPipeError:
                 stats.stopped = True  # closing is all that an old peer understands
+    fifo.close()
     return stats.end()
 
 
