@@ -181,6 +181,9 @@ class Lab:
                 veth(boxes[depth + 1], "lan0", box, "wan")
                 boxes[depth + 1].ip(f"addr add {wan}.1/24 dev lan0")
             _configure_box(box, wan, sorted({f"{wan}.2", *(p for p in public if nat.translates)}))
+            if nat.hairpin:
+                legs = len(machines) if nat.isolated and depth == 0 else 1
+                _send_own_traffic_out(box, wan, [f"lan{i}" for i in range(legs)])
             box.nft(
                 ruleset(
                     nat,
@@ -224,11 +227,6 @@ def _join_lan(box: Namespace, nat: Nat, lan: str, machines: list[tuple[Namespace
 
 
 def _configure_box(box: Namespace, wan: str, addresses: list[str]) -> None:
-    """Makes a router of it, which sends what is meant for its own public addresses outside.
-
-    So traffic between two hosts of one NAT leaves it and comes back (the router outside returns
-    it): it crosses conntrack twice, as it would with two NATs. That is a hairpin.
-    """
     box.sysctl(
         ip_forward=1,
         conf__all__send_redirects=0,
@@ -240,4 +238,19 @@ def _configure_box(box: Namespace, wan: str, addresses: list[str]) -> None:
     box.ip(
         *(f"addr add {address}/24 dev wan" for address in addresses),
         f"route add default via {wan}.1",
+    )
+
+
+def _send_own_traffic_out(box: Namespace, wan: str, legs: list[str]) -> None:
+    """What hosts inside send to the box's public addresses leaves it, and its router returns it.
+
+    So traffic between two hosts of one NAT crosses conntrack twice, as it would with two NATs: a
+    hairpin with the filtering that the kind says. The kernel would take such packets for its own:
+    the rule that finds local addresses comes after ours.
+    """
+    box.ip(
+        f"route add default via {wan}.1 dev wan table 100",
+        *(f"rule add pref 10 iif {leg} to {wan}.0/24 lookup 100" for leg in legs),
+        "rule add pref 100 lookup local",
+        "rule del pref 0",
     )

@@ -6,12 +6,14 @@ host, so that no trial pays for the start of an interpreter.
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.support import reference_punch as punch
@@ -78,24 +80,32 @@ class _Actions:
         return {"ok": ok, "at": done, "why": "" if ok else "no token came"}
 
     def listen(self, port: int) -> dict[str, Any]:
-        """Counts the connections that reach a port, for `count`."""
+        """Takes and closes every connection that reaches a port."""
         sock = punch.punching_socket(port)
+        sock.setblocking(True)
         sock.listen()
-        self._kept.append(sock)
-        self._arrived: list[Any] = []
 
         def accept() -> None:
-            sock.setblocking(True)
             while True:
-                connection, peer = sock.accept()
+                connection, _ = sock.accept()
                 connection.close()
-                self._arrived.append(peer)
 
         threading.Thread(target=accept, daemon=True).start()
         return {}
 
-    def count(self) -> dict[str, Any]:
-        return {"arrived": self._arrived}
+    def knock(self, remote: list[Any], seconds: float, port: int = 0) -> dict[str, Any]:
+        """One connect, as a stranger: "open", "silence", "rst" or "icmp"."""
+        before = _unreachables()
+        started = time.monotonic()
+        try:
+            sock = punch.one_connect(port, (remote[0], remote[1]), started + seconds)
+        except punch.Refused as refused:
+            took = time.monotonic() - started
+            if refused.code == errno.ETIMEDOUT:
+                return {"answer": "silence", "took": took}
+            return {"answer": "icmp" if _unreachables() > before else "rst", "took": took}
+        sock.close()
+        return {"answer": "open", "took": time.monotonic() - started}
 
     def forget(self) -> dict[str, Any]:
         """Lets go of the mappings."""
@@ -103,6 +113,16 @@ class _Actions:
             sock.close()
         self._kept.clear()
         return {}
+
+
+def _unreachables() -> int:
+    """ICMP "destination unreachable" messages that this namespace has received."""
+    names, values = (
+        line.split()[1:]
+        for line in Path("/proc/self/net/snmp").read_text().splitlines()
+        if line.startswith("Icmp:")
+    )
+    return int(values[names.index("InDestUnreachs")])
 
 
 def main() -> None:

@@ -1,0 +1,214 @@
+"""Runs one cell of the grid: two programs, one in each host, and a payload between them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.nat.expected import Cell
+from tests.support.netlab import STUN_ADDRESSES, Host, Lab
+from tests.support.netlab_kinds import Kind
+from tests.support.netlab_services import AWS_ENDPOINT, BUCKET, STUN_PORT
+
+PAYLOAD = 300_000
+#: Seconds; multiplied by PUNCH_TEST_TIME_FACTOR on slow machines.
+TIMEOUT = 45.0
+TIME_FACTOR = float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
+MAX_SKEW = 0.5
+LAST_LINES = 12
+
+_CONNECTED = re.compile(r"connected route=(\S+) addr=\S+ peer=\S+ setup_ms=(\d+) .*how=(\S+)")
+
+
+class Program(Protocol):
+    """What a cell runs at an end."""
+
+    def __call__(self, verb: str, key: str, fifo: Path, kind: Kind) -> list[str]:
+        """The command line for `send` or `recv`."""
+        ...
+
+
+def pashlib(verb: str, key: str, fifo: Path, kind: Kind) -> list[str]:
+    """The real thing, or an old peer where the kind says so."""
+    argument = f"{verb}*{key}*{'0*1' if verb == 'send' else '1*0'}*{fifo}"
+    if kind.old_peer:
+        return [sys.executable, "-m", "tests.support.old_peer", kind.old_peer, argument]
+    return [sys.executable, "-m", "punchlib.runtime.pashlib", argument]
+
+
+@dataclass(frozen=True)
+class End:
+    """How one end's program ended."""
+
+    returncode: int | None
+    stderr: str
+
+    @property
+    def connected(self) -> tuple[str, int, str] | None:
+        """Route, setup in ms and technique of the last connection that it reported."""
+        found = _CONNECTED.findall(self.stderr)
+        return (found[-1][0], int(found[-1][1]), found[-1][2]) if found else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell.
+
+    Attributes:
+        cell: what was run.
+        delivered: every byte arrived, and both programs ended well.
+        route: what both ends said, or "none", or "disagreed".
+        setup_ms: the slower end's time from both being registered to connected.
+        how: the technique, in the program's words.
+        ends: sender and receiver.
+    """
+
+    cell: Cell
+    delivered: bool
+    route: str
+    setup_ms: int
+    how: str
+    ends: tuple[End, End]
+
+    @property
+    def as_expected(self) -> bool:
+        return self.delivered and self.route == self.cell.route
+
+    def explain(self) -> str:
+        """For a person who wonders what went wrong."""
+        said = "\n".join(
+            f"--- {who} ended with {end.returncode}:\n"
+            + "\n".join(end.stderr.splitlines()[-LAST_LINES:])
+            for who, end in zip(("sender", "receiver"), self.ends, strict=True)
+        )
+        return (
+            f"{self.cell.name}: expected {self.cell.route} ({self.cell.reason}); "
+            f"got {self.route}, delivered={self.delivered}\n{said}"
+        )
+
+
+def run(
+    lab: Lab,
+    cell: Cell,
+    *,
+    program: Program = pashlib,
+    rtt: float = 0.0,
+    loss: float = 0.0,
+    seed: int | None = None,
+) -> Outcome:
+    """Builds the cell's sites, runs it, takes them down again."""
+    chance = random.Random(f"{cell.name} {seed}")
+    with _hosts(lab, cell, rtt, loss) as hosts:
+        skew = chance.uniform(0, MAX_SKEW)
+        # An old peer dials as soon as it sees our record and has no second try: it comes first,
+        # the order that can always work.
+        old = [i for i, kind in enumerate((cell.a, cell.b)) if kind.old_peer]
+        first = old[0] if old else chance.randrange(2)
+        ends, delivered = _transfer(hosts, cell, program, first, skew if not old else 1.0)
+    said = [end.connected for end in ends if end.connected is not None]
+    routes = {route for route, _, _ in said}
+    new = [end for end, kind in zip(ends, (cell.a, cell.b), strict=True) if not kind.old_peer]
+    if not said:
+        route = "none"
+    elif len(routes) > 1 or len(said) < len(new):
+        route = "disagreed"
+    else:
+        route = routes.pop()
+    return Outcome(
+        cell,
+        delivered,
+        route,
+        max((ms for _, ms, _ in said), default=0),
+        " ".join(sorted({how for _, _, how in said})),
+        ends,
+    )
+
+
+@contextlib.contextmanager
+def _hosts(lab: Lab, cell: Cell, rtt: float, loss: float) -> Iterator[tuple[Host, Host]]:
+    if cell.together:
+        with lab.site(cell.a, hosts=2) as site:
+            yield site.hosts[0], site.hosts[1]
+    else:
+        with lab.site(cell.a) as a, lab.site(cell.b) as b, lab.wire(a, b, rtt=rtt, loss=loss):
+            yield a.hosts[0], b.hosts[0]
+
+
+def environment(cell_kind: Kind, folder: Path) -> dict[str, str]:
+    """What a node's programs find in their environment."""
+    servers = ",".join(f"{address}:{STUN_PORT}" for address in STUN_ADDRESSES)
+    keep: Mapping[str, str] = {k: v for k, v in os.environ.items() if not _is_ours(k)}
+    return {
+        **keep,
+        "AWS_ENDPOINT_URL": AWS_ENDPOINT,
+        "AWS_ACCESS_KEY_ID": "lab",
+        "AWS_SECRET_ACCESS_KEY": "lab",
+        "AWS_REGION": "us-east-1",
+        "AWS_BUCKET": BUCKET,
+        "PASH_STUN_SERVER": servers,
+        "PUNCH_STATE_DIR": str(folder),
+        "PUNCH_TIMEOUT": str(TIMEOUT * TIME_FACTOR - 5),
+        "HOME": str(folder),
+        **({"LEASH_ON_LAMBDA": "1"} if cell_kind.name.startswith("lambda") else {}),
+    }
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("AWS_", "PASH_", "PUNCH_", "LEASH_"))
+
+
+def _transfer(
+    hosts: tuple[Host, Host], cell: Cell, program: Program, first: int, skew: float
+) -> tuple[tuple[End, End], bool]:
+    """Sends the payload from the first host to the second; whether all of it arrived."""
+    payload = os.urandom(PAYLOAD)
+    key = os.urandom(8).hex()
+    with tempfile.TemporaryDirectory(prefix="plab-") as name:
+        folder = Path(name)
+        (folder / "payload").write_bytes(payload)
+        programs: dict[int, subprocess.Popen[bytes]] = {}
+        for i in (first, 1 - first):
+            mine = folder / str(i)
+            mine.mkdir()
+            os.mkfifo(mine / "fifo")
+            kind = (cell.a, cell.b)[i]
+            with (mine / "stderr").open("wb") as stderr:
+                programs[i] = hosts[i].ns.popen(
+                    program(("send", "recv")[i], key, mine / "fifo", kind),
+                    env=environment(kind, mine),
+                    stderr=stderr,
+                )
+            # Opening a FIFO waits for the other end: that is for a process of its own.
+            plumbing = (f"cat {folder}/payload > {mine}/fifo", f"cat {mine}/fifo > {folder}/got")
+            hosts[i].ns.popen(["sh", "-c", plumbing[i]])
+            if i == first:
+                time.sleep(skew)
+        deadline = time.monotonic() + TIMEOUT * TIME_FACTOR
+        for process in programs.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+        codes = [programs[i].poll() for i in (0, 1)]
+        for host in hosts:
+            host.ns.reap()
+        ends = [
+            End(code, (folder / str(i) / "stderr").read_text(errors="replace"))
+            for i, code in enumerate(codes)
+        ]
+        got = folder / "got"
+        whole = got.exists() and _digest(got.read_bytes()) == _digest(payload)
+    return (ends[0], ends[1]), whole and codes == [0, 0]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

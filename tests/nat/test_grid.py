@@ -1,0 +1,51 @@
+"""A representative part of the grid; `make nat-grid` runs all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.nat.cell import run
+from tests.nat.expected import Cell, cells, in_principle
+from tests.support.netlab import Lab
+
+QUICK = {
+    "fw-rst,fw-drop",
+    "ec2,ec2",
+    "lambda,ec2-open",
+    "eim-rst,lambda",
+    "eim-icmp,eim-rst",
+    "eim-random-rst,eim-random-rst",
+    "aws-nat-gateway,ec2-open",
+    "aws-nat-gateway,lambda",
+    "double-rst,eim-rst",
+    "home,home",
+    "same-lan,same-lan",
+    "lambda-workers,lambda-workers",
+    "old-lambda,eim-rst",
+}
+
+
+@pytest.mark.nat
+@pytest.mark.parametrize("cell", [c for c in cells() if c.name in QUICK], ids=lambda c: c.name)
+def test_cell(lab: Lab, cell: Cell) -> None:
+    outcome = run(lab, cell)
+    assert outcome.as_expected, outcome.explain()
+
+
+def test_the_quick_part_exists() -> None:
+    assert {cell.name for cell in cells()} >= QUICK
+
+
+def test_the_grid_is_large_and_no_cell_is_there_twice() -> None:
+    names = [cell.name for cell in cells()]
+    assert len(names) >= 64
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [c for c in cells() if not (c.together or c.a.old_peer or c.b.old_peer)],
+    ids=lambda c: c.name,
+)
+def test_what_is_written_down_agrees_with_the_principle(cell: Cell) -> None:
+    assert cell.route == in_principle(cell.a, cell.b)
