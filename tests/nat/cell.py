@@ -10,11 +10,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from tests.nat.expected import Cell
 from tests.support.netlab import STUN_ADDRESSES, Host, Lab
@@ -28,7 +29,8 @@ TIME_FACTOR = float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
 MAX_SKEW = 0.5
 LAST_LINES = 12
 
-_CONNECTED = re.compile(r"connected route=(\S+) addr=\S+ peer=\S+ setup_ms=(\d+) .*how=(\S+)")
+_REGISTERING = re.compile(r"^Get local_addr: ")
+_CONNECTED = re.compile(r"connected route=(\S+) .*how=(\S+)")
 
 
 class Program(Protocol):
@@ -49,16 +51,42 @@ def pashlib(verb: str, key: str, fifo: Path, kind: Kind) -> list[str]:
 
 @dataclass(frozen=True)
 class End:
-    """How one end's program ended."""
+    """How one end's program ended.
+
+    Attributes:
+        returncode: its exit code; None when it had to be killed.
+        lines: what it wrote to stderr, each line with the monotonic time at which it came.
+    """
 
     returncode: int | None
-    stderr: str
+    lines: tuple[tuple[float, str], ...]
 
     @property
-    def connected(self) -> tuple[str, int, str] | None:
-        """Route, setup in ms and technique of the last connection that it reported."""
-        found = _CONNECTED.findall(self.stderr)
-        return (found[-1][0], int(found[-1][1]), found[-1][2]) if found else None
+    def registering_at(self) -> float | None:
+        """When it said that it was about to register."""
+        return next((at for at, line in self.lines if _REGISTERING.search(line)), None)
+
+    @property
+    def connected(self) -> tuple[float, str, str] | None:
+        """When it was connected, by which route and technique, in its own words."""
+        for at, line in reversed(self.lines):
+            if found := _CONNECTED.search(line):
+                return at, found[1], found[2]
+        return None
+
+
+class _Stderr(threading.Thread):
+    """Notes down what a process writes, and when."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self.lines: list[tuple[float, str]] = []
+        self.start()
+
+    def run(self) -> None:
+        for line in self._pipe:
+            self.lines.append((time.monotonic(), line.decode(errors="replace").rstrip()))
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,8 @@ class Outcome:
         cell: what was run.
         delivered: every byte arrived, and both programs ended well.
         route: what both ends said, or "none", or "disagreed".
-        setup_ms: the slower end's time from both being registered to connected.
+        setup_ms: from the later end's registration to the slower end's being connected, by our
+            clock; 0 when there was no connection.
         how: the technique, in the program's words.
         ends: sender and receiver.
     """
@@ -89,7 +118,7 @@ class Outcome:
         """For a person who wonders what went wrong."""
         said = "\n".join(
             f"--- {who} ended with {end.returncode}:\n"
-            + "\n".join(end.stderr.splitlines()[-LAST_LINES:])
+            + "\n".join(line for _, line in end.lines[-LAST_LINES:])
             for who, end in zip(("sender", "receiver"), self.ends, strict=True)
         )
         return (
@@ -117,19 +146,21 @@ def run(
         first = old[0] if old else chance.randrange(2)
         ends, delivered = _transfer(hosts, cell, program, first, skew if not old else 1.0)
     said = [end.connected for end in ends if end.connected is not None]
-    routes = {route for route, _, _ in said}
-    new = [end for end, kind in zip(ends, (cell.a, cell.b), strict=True) if not kind.old_peer]
+    routes = {route for _, route, _ in said}
+    new = [kind for kind in (cell.a, cell.b) if not kind.old_peer]
     if not said:
         route = "none"
     elif len(routes) > 1 or len(said) < len(new):
         route = "disagreed"
     else:
         route = routes.pop()
+    both_there = max((end.registering_at or 0.0 for end in ends), default=0.0)
+    connected = max((at for at, _, _ in said), default=both_there)
     return Outcome(
         cell,
         delivered,
         route,
-        max((ms for _, ms, _ in said), default=0),
+        max(0, round((connected - both_there) * 1000)),
         " ".join(sorted({how for _, _, how in said})),
         ends,
     )
@@ -178,17 +209,20 @@ def _transfer(
         folder = Path(name)
         (folder / "payload").write_bytes(payload)
         programs: dict[int, subprocess.Popen[bytes]] = {}
+        said: dict[int, _Stderr] = {}
         for i in (first, 1 - first):
             mine = folder / str(i)
             mine.mkdir()
             os.mkfifo(mine / "fifo")
             kind = (cell.a, cell.b)[i]
-            with (mine / "stderr").open("wb") as stderr:
-                programs[i] = hosts[i].ns.popen(
-                    program(("send", "recv")[i], key, mine / "fifo", kind),
-                    env=environment(kind, mine),
-                    stderr=stderr,
-                )
+            programs[i] = hosts[i].ns.popen(
+                program(("send", "recv")[i], key, mine / "fifo", kind),
+                env=environment(kind, mine),
+                stderr=subprocess.PIPE,
+            )
+            stderr = programs[i].stderr
+            assert stderr is not None
+            said[i] = _Stderr(stderr)
             # Opening a FIFO waits for the other end: that is for a process of its own.
             plumbing = (f"cat {folder}/payload > {mine}/fifo", f"cat {mine}/fifo > {folder}/got")
             hosts[i].ns.popen(["sh", "-c", plumbing[i]])
@@ -199,12 +233,11 @@ def _transfer(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
         codes = [programs[i].poll() for i in (0, 1)]
-        for host in hosts:
+        for i, host in enumerate(hosts):
+            programs[i].kill()
+            said[i].join()
             host.ns.reap()
-        ends = [
-            End(code, (folder / str(i) / "stderr").read_text(errors="replace"))
-            for i, code in enumerate(codes)
-        ]
+        ends = [End(code, tuple(said[i].lines)) for i, code in enumerate(codes)]
         got = folder / "got"
         whole = got.exists() and _digest(got.read_bytes()) == _digest(payload)
     return (ends[0], ends[1]), whole and codes == [0, 0]
