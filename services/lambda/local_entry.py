@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Starts AWS's runtime interface emulator, after the cold start that PUNCH_COLD_START describes.
+
+PUNCH_COLD_START=0.15                   seconds, the same for each worker
+PUNCH_COLD_START=uniform:0.1,0.4        evenly between two bounds
+PUNCH_COLD_START=lognormal:0.152,0.38   median and 99th percentile (as measured on AWS)
+PUNCH_COLD_START=...;0.001*10           and, with a probability of 0.001, ten seconds instead
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+
+EMULATOR = "/opt/punch/aws-lambda-rie"
+#: The 99th percentile of the standard normal distribution.
+Z99 = 2.3263478740408408
+
+_FORMS = "SECONDS, uniform:LOW,HIGH or lognormal:MEDIAN,P99, then optionally ;PROBABILITY*SECONDS"
+
+
+def cold_start(text: str, rng: random.Random) -> float:
+    """Draws one cold start.
+
+    Args:
+        text: the value of PUNCH_COLD_START (see the module); empty means none.
+        rng: the source of randomness.
+
+    Returns:
+        Seconds to wait, never negative.
+
+    Raises:
+        ValueError: the text cannot be understood; the message shows the forms.
+    """
+    if not text.strip():
+        return 0.0
+    usual, _, rare = text.partition(";")
+    try:
+        if rare:
+            probability, _, seconds = rare.partition("*")
+            if rng.random() < _number(probability):
+                return _number(seconds)
+        name, colon, values = usual.strip().partition(":")
+        if not colon:
+            return _number(name)
+        low, high = (_number(value) for value in values.split(","))
+        return _DISTRIBUTIONS[name](low, high, rng)
+    except (ValueError, KeyError):
+        raise ValueError(f"PUNCH_COLD_START={text!r} is not understood: use {_FORMS}") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 900:
+        raise ValueError(text)
+    return value
+
+
+def _uniform(low: float, high: float, rng: random.Random) -> float:
+    return rng.uniform(low, high)
+
+
+def _lognormal(median: float, p99: float, rng: random.Random) -> float:
+    if not 0 < median <= p99:
+        raise ValueError
+    return rng.lognormvariate(math.log(median), math.log(p99 / median) / Z99)
+
+
+_DISTRIBUTIONS: dict[str, Callable[[float, float, random.Random], float]] = {
+    "uniform": _uniform,
+    "lognormal": _lognormal,
+}
+
+
+def main() -> None:
+    try:
+        time.sleep(cold_start(os.environ.get("PUNCH_COLD_START", ""), random.Random()))
+    except ValueError as error:
+        sys.exit(str(error))
+    os.execv(EMULATOR, [EMULATOR, sys.executable, "-m", "awslambdaric", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
