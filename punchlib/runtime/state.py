@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 
+from punchlib.runtime import shell
+
 FAILURES = "failures"
 PENDING = "pending"
 
@@ -17,17 +19,10 @@ def state_dir() -> str:
     """The state folder of this node run.
 
     Whoever runs the script sets PUNCH_STATE_DIR. A script run by hand has none: there the folder
-    is named after the shell that started us, which all stages of one script have in common: its
-    pid and, since pids come again, its start time. The wait script makes the same name.
+    is named after the shell that runs it.
     """
     given = os.environ.get("PUNCH_STATE_DIR")
-    if given:
-        return given
-    shell = os.getppid()
-    with open(f"/proc/{shell}/stat") as f:
-        # The second field, a name in brackets, may hold anything; the start time is the 22nd.
-        started = f.read().rpartition(")")[2].split()[19]
-    return f"/tmp/.punch-{os.getuid()}/{shell}-{started}"
+    return given or f"/tmp/.punch-{os.getuid()}/{shell.state_name(shell.script_id())}"
 
 
 def mark_failed(component: str, reason: str) -> None:

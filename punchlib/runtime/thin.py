@@ -25,6 +25,8 @@ import _socket
 import posix
 import sys
 
+from punchlib.runtime import shell
+
 #: The environment variable that names the engine's socket.
 ENGINE = "PUNCH_ENGINE"
 #: Descriptors in one message; the kernel takes 253.
@@ -80,13 +82,13 @@ def _path_of(tool: str, index: int, argument: str) -> str:
         parts = argument.split("*", 4)
         return parts[4] if len(parts) == 5 else ""
     # The S3 tools: KEY FILE …
-    return argument if index == 1 else ""
+    return argument if index == 1 and tool != "invoke-lambda.py" else ""
 
 
 def _state_dir() -> str:
     """As `punchlib.runtime.state.state_dir`, and made."""
     given = posix.environ.get(b"PUNCH_STATE_DIR", b"").decode()
-    path = given or f"/tmp/.punch-{posix.getuid()}/{posix.getppid()}"
+    path = given or f"/tmp/.punch-{posix.getuid()}/{shell.state_name(shell.script_id())}"
     for folder in (path.rpartition("/")[0], path):
         try:
             posix.mkdir(folder, 0o700)
@@ -99,6 +101,7 @@ def _hand_over(
     sock: _socket.socket, tool: str, argv: list[str], paths: list[int], fds: list[int]
 ) -> None:
     environment = [k + b"=" + v for k, v in posix.environ.items()]
+    environment.append(f"PUNCH_SHELL={shell.script_id()}".encode())
     arguments = [a.encode("utf-8", "surrogateescape") for a in argv]
     indexes = ",".join(map(str, paths)).encode()
     text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment, indexes])

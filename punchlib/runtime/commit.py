@@ -1,0 +1,110 @@
+"""The second step of a put: complete what is whole, abort what is not.
+
+An S3 multipart upload is invisible until it is completed, so a put that has uploaded every part
+can wait until somebody knows that all is well (docs/architecture.md). That is the job runner, the
+handler, or the wait script; the last through `punch-commit complete|abort STATE_DIR`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from punchlib.config import Config
+from punchlib.errors import StorageError, UsageError
+from punchlib.runtime import shell, state, storage
+
+WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
+
+
+def deferred() -> bool:
+    """Will somebody after us complete what we put?"""
+    return bool(os.environ.get("PUNCH_COMMIT")) or _wait_script_follows()
+
+
+def _wait_script_follows() -> bool:
+    """Does the wait script wait for us, or will it once our script gets there?
+
+    It announces itself in the state folder; but a small put may end before the script has
+    started its last stage, so the text of the script that started us counts as well.
+    """
+    if os.path.exists(f"{state.state_dir()}/waiting"):  # noqa: PTH110
+        return True
+    process = Path(f"/proc/{shell.script_id()}")
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")[1:]
+        scripts = [word for word in words if word and not word.startswith(b"-")]
+        if not scripts or process.name == str(os.getpid()):
+            return False
+        return WAIT_SCRIPT in (process / "cwd" / os.fsdecode(scripts[0])).read_bytes()
+    except OSError:
+        return False  # no script, or not ours to read: nobody follows that we know of
+
+
+def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
+    """Completes uploads: the objects appear, in order. All are tried.
+
+    Args:
+        pending: what `state.pending()` or a handler's result holds.
+        s3: a boto3 client.
+
+    Raises:
+        StorageError: at least one could not be completed; names the first.
+    """
+    first: StorageError | None = None
+    for upload in pending:
+        parts = {"Parts": upload["parts"]}
+        try:
+            s3.complete_multipart_upload(**_where(upload), MultipartUpload=parts)
+        except Exception as error:
+            first = first or _translated(error, upload, "was not completed")
+    if first:
+        raise first
+
+
+def abort(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
+    """Aborts uploads: nothing appears, what was there stays. An upload that is gone is no error.
+
+    Raises:
+        StorageError: at least one could not be aborted; names the first.
+    """
+    first: StorageError | None = None
+    for upload in pending:
+        try:
+            s3.abort_multipart_upload(**_where(upload))
+        except Exception as error:
+            if storage.is_code(error, "NoSuchUpload"):
+                continue
+            first = first or _translated(error, upload, "was not aborted")
+    if first:
+        raise first
+
+
+def _where(upload: Mapping[str, Any]) -> dict[str, Any]:
+    return {"Bucket": upload["bucket"], "Key": upload["key"], "UploadId": upload["upload_id"]}
+
+
+def _translated(error: Exception, upload: Mapping[str, Any], what: str) -> StorageError:
+    name = f"the upload to s3://{upload['bucket']}/{upload['key']} {what}"
+    known = storage.translate(error, name)
+    if known is None:
+        raise error
+    return known
+
+
+def main(argv: Sequence[str]) -> int:
+    """`punch-commit complete|abort STATE_DIR`."""
+
+    def body() -> int:
+        from punchlib.aws.clients import client
+
+        match list(argv):
+            case ["complete" | "abort" as verb, folder]:
+                act = complete if verb == "complete" else abort
+                act(state.pending(folder), client("s3", Config.from_env()))
+                return 0
+        raise UsageError("wrong arguments", next_step="punch-commit complete|abort STATE_DIR")
+
+    return storage.run("punch-commit", body)

@@ -1,0 +1,72 @@
+"""`invoke-lambda.py ID FOLDER {lambda|ec2}`: starts one script on another node.
+
+`lambda` invokes the function of that name asynchronously; `ec2` hands the event to the EC2
+handler at PASH_EC2_HOST (default 127.0.0.1), port 9999, and does not wait for the script's end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+
+from punchlib.config import Config
+from punchlib.errors import PunchError, UsageError
+from punchlib.runtime import storage
+
+_USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2}"
+FUNCTION = "lambda"
+EC2_PORT = 9999
+
+
+def event(script_id: str, folder: str) -> bytes:
+    """The event for one script, with the scope of the job that we belong to."""
+    body: dict[str, object] = {"ids": [script_id], "folder_ids": [folder]}
+    for field, variable in (
+        ("job_id", "PASH_JOB_ID"),
+        ("job_key", "PUNCH_JOB_KEY"),
+        ("commit", "PUNCH_COMMIT"),
+    ):
+        if os.environ.get(variable):
+            body[field] = os.environ[variable]
+    return json.dumps(body).encode()
+
+
+def invoke_lambda(config: Config, payload: bytes) -> None:
+    """Invokes the function; returns as soon as AWS has taken the event."""
+    from punchlib.aws.clients import client
+
+    client("lambda", config).invoke(FunctionName=FUNCTION, InvocationType="Event", Payload=payload)
+
+
+def invoke_ec2(payload: bytes) -> None:
+    """Hands the event to the EC2 handler.
+
+    Raises:
+        PunchError: nobody listens there.
+    """
+    host = os.environ.get("PASH_EC2_HOST") or "127.0.0.1"
+    try:
+        with socket.create_connection((host, EC2_PORT), timeout=10) as connection:
+            connection.sendall(payload)
+            connection.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        raise PunchError(
+            f"no EC2 handler at {host}:{EC2_PORT}: {error}",
+            next_step="start it there with `punch ec2-handler`, or set PASH_EC2_HOST",
+        ) from error
+
+
+def main(argv: Sequence[str]) -> int:
+    def body() -> int:
+        match list(argv):
+            case [script_id, folder, "lambda"]:
+                invoke_lambda(Config.from_env(), event(script_id, folder))
+            case [script_id, folder, "ec2"]:
+                invoke_ec2(event(script_id, folder))
+            case _:
+                raise UsageError("wrong arguments", next_step=_USAGE)
+        return 0
+
+    return storage.run("invoke-lambda", body)

@@ -1,0 +1,107 @@
+"""Reads an object as a stream: in order, bounded in memory, resumed at the byte after a break."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from punchlib.aws.clients import client
+from punchlib.config import Config
+from punchlib.errors import PunchError, StorageError
+from punchlib.runtime import storage
+
+#: What one read asks of the connection.
+_READ = 1 << 20
+#: Breaks in a row without a byte in between, before we give up; pauses double from the first.
+_TRIES = 6
+_FIRST_PAUSE = 0.1
+
+
+class ObjectReader:
+    """One object of a bucket.
+
+    The first answer's ETag is asked for ever after: an object that is replaced while we read
+    it is an error, never a mixture.
+
+    Args:
+        config: region and endpoint.
+        bucket: the bucket.
+        key: the key, as it is; spaces and quotes are fine.
+    """
+
+    def __init__(self, config: Config, bucket: str, key: str) -> None:
+        self.name = f"s3://{bucket}/{key}"
+        self._where = {"Bucket": bucket, "Key": key}
+        self._s3 = client("s3", config)
+        self._etag: str | None = None
+
+    def size(self) -> int:
+        """The object's size in bytes.
+
+        Raises:
+            StorageError: it does not exist, or S3 refuses.
+        """
+        try:
+            answer = self._s3.head_object(**self._where)
+        except Exception as error:
+            raise self._translated(error) from error
+        self._etag = answer["ETag"]
+        return int(answer["ContentLength"])
+
+    def stream(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        """Yields the bytes from `first` to `last`, both included, or to the object's end.
+
+        Raises:
+            StorageError: S3 refuses, the range begins beyond the object, or the connection broke
+                again and again.
+        """
+        at, tries = first, 0
+        while True:
+            body, end = self._get(at, last)
+            while data := _read(body):
+                at += len(data)
+                tries = 0
+                yield data
+            body.close()
+            if at >= end:
+                return
+            # From here on a break at `at`: the same connection would only break again.
+            tries += 1
+            if tries == _TRIES:
+                raise StorageError(
+                    f"{self.name}: the connection broke {tries} times at byte {at} of {end}",
+                    next_step="check the network to S3, then run again",
+                )
+            last = end - 1
+            time.sleep(_FIRST_PAUSE * 2 ** (tries - 1))
+
+    def _get(self, first: int, last: int | None) -> tuple[Any, int]:
+        """Begins one GET; returns its body and the offset at which the answer ends."""
+        options = dict(self._where)
+        if first or last is not None:
+            options["Range"] = f"bytes={first}-{'' if last is None else last}"
+        if self._etag:
+            options["IfMatch"] = self._etag
+        try:
+            answer = self._s3.get_object(**options)
+        except Exception as error:
+            raise self._translated(error) from error
+        self._etag = answer["ETag"]
+        return answer["Body"], first + int(answer["ContentLength"])
+
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, PunchError):
+            return error
+        return storage.translate(error, self.name) or error
+
+
+def _read(body: Any) -> bytes:
+    """Reads some; a broken connection reads like an end, and the caller counts the bytes."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    try:
+        data: bytes = body.read(_READ)
+    except (HTTPClientError, IncompleteReadError, OSError):
+        return b""
+    return data

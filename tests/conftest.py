@@ -1,0 +1,5 @@
+"""Fixtures that any test may ask for."""
+
+from tests.support.ministack import ministack
+
+__all__ = ["ministack"]
