@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from punchlib.aws.clients import client
@@ -59,11 +60,11 @@ class ObjectReader:
         at, tries = first, 0
         while True:
             body, end = self._get(at, last)
-            while data := _read(body):
-                at += len(data)
-                tries = 0
-                yield data
-            body.close()
+            with closing(body):
+                while data := _read(body):
+                    at += len(data)
+                    tries = 0
+                    yield data
             if at >= end:
                 return
             # From here on a break at `at`: the same connection would only break again.
