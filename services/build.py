@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the project's images: `python services/build.py [--extra PACKAGE]… [IMAGE]…`.
+"""Builds the project's images: `python -m services.build [--extra PACKAGE]… [IMAGE]…`.
 
 What an image needs is laid out on the host first, in build/, so that no build needs a network or
 certificates of its own:
@@ -299,17 +299,9 @@ def app(target: Path) -> None:
 
 
 def emulator(target: Path) -> None:
-    """Takes AWS's runtime interface emulator out of the aws-sam-cli wheel."""
-    if target.exists():
-        return
-    downloads = BUILD / "download"
-    pip("download", "--no-deps", "--dest", str(downloads), "aws-sam-cli>=1.130")
-    wheel = max(downloads.glob("aws_sam_cli-*.whl"), key=lambda p: p.stat().st_mtime)
-    machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
-    with zipfile.ZipFile(wheel) as archive:
-        content = archive.read(f"samcli/local/rapid/aws-lambda-rie-{machine}")
-    target.write_bytes(content)
-    target.chmod(0o755)
+    """Fetches AWS's runtime interface emulator, as `punch run --local` does."""
+    if not target.exists():
+        run([sys.executable, "-m", "punchlib.jobs.rie", str(target)])
 
 
 class current:  # noqa: N801 (used as a function)
@@ -349,6 +341,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def connect() -> docker.DockerClient:
+    """A client of the Docker daemon; without one, says what to install."""
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except DockerException as error:
+        raise SystemExit(
+            f"Docker does not answer: {error}\n"
+            "  next: install Docker Engine 20.10 or newer (Debian: apt-get install docker.io),\n"
+            "  start it, and let this user reach its socket; without Docker there is `make demo`"
+        ) from None
+    return client
+
+
+def make(names: list[str], extra: tuple[str, ...] = ()) -> dict[str, str]:
+    """Makes images current, parents first; returns the digest that each is made from."""
+    builder = Builder(connect(), extra)
+    lay_out(set(names))
+    return {name: builder.build(name) for name in names}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--extra", action="append", default=[], metavar="PACKAGE")
@@ -357,17 +370,8 @@ def main() -> None:
     names = arguments.images or list(IMAGES)
     if unknown := set(names) - IMAGES.keys():
         parser.error(f"no such image: {', '.join(unknown)}; there are {', '.join(IMAGES)}")
-    try:
-        client = docker.from_env(timeout=600)
-        client.ping()
-    except DockerException as error:
-        raise SystemExit(
-            f"Docker does not answer: {error}\n  next: install Docker Engine and start it"
-        ) from None
-    lay_out(set(names))
-    builder = Builder(client, tuple(arguments.extra))
-    for name in names:
-        builder.build(name)
+    make(names, tuple(arguments.extra))
+    client = connect()
     for name in (name for name in names if name != "packages"):
         size = client.images.get(tag(name)).attrs["Size"]
         print(f"{tag(name):24} {size / 1e6:6.0f} MB")
