@@ -1,0 +1,43 @@
+"""What the Lambda handler and the EC2 handler have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from punchlib.aws.protocol import Event, Result
+from punchlib.aws.script_runner import ScriptRunner
+
+
+def workdir() -> Path:
+    """The folder that holds runtime/ and aws/: $PASH_TOP, else /var/task."""
+    given = os.environ.get("PASH_TOP") or os.environ.get("LAMBDA_TASK_ROOT") or "/var/task"
+    return Path(given).absolute()
+
+
+def run_event(
+    runner: ScriptRunner, event: Event, *, cold: bool = False, deadline: float | None = None
+) -> Result:
+    """Runs the scripts of an event, one after the other.
+
+    A failure does not keep the next one from running: its peers on other nodes wait for it.
+    """
+    prefix = f"[JOB:{event.job_id}] [lambda-function.py]"
+    results = []
+    for task in event.tasks:
+        log(f"{prefix} Executing script ID {task.id}")
+        result = runner.run(task, event, deadline)
+        how = "" if result.ok else f" ({result.cause})"
+        log(
+            f"{prefix} Script ID {task.id} ended with return code {result.returncode}"
+            f" after {result.duration_ms} ms{how}"
+        )
+        results.append(result)
+    return Result(tuple(results), cold)
+
+
+def log(line: str) -> None:
+    """One line of the node's log."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,226 @@
+"""The event that starts scripts on a node, and the result that comes back (docs/architecture.md).
+
+The Lambda function and the EC2 handler take the same JSON and give the same JSON. Both ends of
+both ways use these types; text from the other side is checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from punchlib.errors import JobFailed, UsageError
+
+VERSION = 1
+#: What follows `FOLDER` in the bucket; SPEC section 7.
+PREFIX = "sls-scripts"
+_FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
+
+
+def script_key(folder_id: str, script_id: str) -> str:
+    """The S3 key of a script."""
+    return f"{PREFIX}/{folder_id}/{script_id}.sh"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One script to run: `bash SCRIPT FOLDER ARGS…`."""
+
+    id: str
+    folder_id: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a node is asked to do.
+
+    Attributes:
+        tasks: the scripts, run in this order.
+        job_id: scopes the rendezvous keys of one run; "" outside `punch run`.
+        job_key: hexadecimal secret of one run; never shown.
+        commit: "runner" leaves finished uploads pending for the job runner; "handler" lets the
+            node complete them itself.
+    """
+
+    tasks: tuple[Task, ...]
+    job_id: str = ""
+    job_key: str = field(default="", repr=False)
+    commit: str = "handler"
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "ids": [t.id for t in self.tasks],
+            "folder_ids": [t.folder_id for t in self.tasks],
+            "commit": self.commit,
+        }
+        if any(t.args for t in self.tasks):
+            out["args"] = [list(t.args) for t in self.tasks]
+        if self.job_id:
+            out["job_id"] = self.job_id
+        if self.job_key:
+            out["job_key"] = self.job_key
+        return out
+
+    @classmethod
+    def from_json(cls, data: object) -> Event:
+        """Checks an event.
+
+        Raises:
+            UsageError: it is not one; the message says what is wrong with it.
+        """
+        if not isinstance(data, Mapping):
+            raise UsageError("the event is not a JSON object", next_step=f"send {_FORM}")
+        ids: Any = data.get("ids")
+        folders: Any = data.get("folder_ids")
+        if "id" in data and ids is None:
+            ids, folders = [data["id"]], [data.get("folder_id")]
+        if not _names(ids) or not _names(folders) or len(ids) != len(folders) or not ids:
+            raise UsageError(
+                "the event needs `ids` and `folder_ids`: lists of names of the same length",
+                next_step=f"send {_FORM}",
+            )
+        args = data.get("args") or [[] for _ in ids]
+        if not isinstance(args, list) or len(args) != len(ids) or not all(map(_strings, args)):
+            raise UsageError("the event's `args` must be one list of strings for each script")
+        job_id, job_key = data.get("job_id") or "", data.get("job_key") or ""
+        if not isinstance(job_id, str) or not isinstance(job_key, str):
+            raise UsageError("the event's `job_id` and `job_key` must be strings")
+        commit = data.get("commit") or "handler"
+        if commit not in ("runner", "handler"):
+            raise UsageError(f"the event's `commit` is {commit!r}", next_step="runner or handler")
+        tasks = tuple(Task(i, f, tuple(a)) for i, f, a in zip(ids, folders, args, strict=True))
+        return cls(tasks, job_id, job_key, commit)
+
+
+@dataclass(frozen=True)
+class ScriptResult:
+    """How one script ended.
+
+    Attributes:
+        returncode: bash's exit status; 128 + N after signal N.
+        duration_ms: from the fetch of the script to its end.
+        stderr_tail: the last few KiB of what it wrote to stderr.
+        failures: the markers that our components left, oldest first.
+        pending: uploads that wait to be completed by the job runner.
+        note: what the handler itself has to say: cancelled, out of time, script not found.
+    """
+
+    id: str
+    folder_id: str
+    returncode: int
+    duration_ms: int
+    stderr_tail: str = ""
+    failures: tuple[dict[str, str], ...] = ()
+    pending: tuple[dict[str, Any], ...] = ()
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.returncode == 0 and not self.failures and not self.note
+
+    @property
+    def cause(self) -> str:
+        """One line: why it failed; "" when it did not."""
+        if self.note:
+            return self.note
+        if self.failures:
+            first = self.failures[0]
+            reason = first["reason"].strip().splitlines() or ["no reason given"]
+            return f"{first['component']}: {reason[0]}"
+        if self.returncode > 128:
+            return f"its script ended with status {self.returncode} (signal {_signal(self)})"
+        return f"its script exited {self.returncode}" if self.returncode else ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an event went. `cold`: this was the first event of a fresh worker."""
+
+    scripts: tuple[ScriptResult, ...]
+    cold: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return all(s.ok for s in self.scripts)
+
+    def to_json(self) -> dict[str, Any]:
+        scripts = [asdict(s) for s in self.scripts]
+        return {"v": VERSION, "ok": self.ok, "cold": self.cold, "scripts": scripts}
+
+    @classmethod
+    def from_json(cls, data: object) -> Result:
+        """Reads a result.
+
+        Raises:
+            JobFailed: it is not one that we know.
+        """
+        try:
+            assert isinstance(data, Mapping)
+            if data["v"] != VERSION:
+                raise JobFailed(
+                    f"the node speaks version {data['v']!r} of the result, we speak {VERSION}",
+                    next_step="deploy the same punchlib on every node",
+                )
+            scripts = tuple(
+                ScriptResult(
+                    id=str(s["id"]),
+                    folder_id=str(s["folder_id"]),
+                    returncode=int(s["returncode"]),
+                    duration_ms=int(s["duration_ms"]),
+                    stderr_tail=str(s.get("stderr_tail", "")),
+                    failures=tuple(
+                        {"component": str(f["component"]), "reason": str(f["reason"])}
+                        for f in s.get("failures", ())
+                    ),
+                    pending=tuple(dict(p) for p in s.get("pending", ())),
+                    note=str(s.get("note", "")),
+                )
+                for s in data["scripts"]
+            )
+        except (AssertionError, KeyError, TypeError, ValueError) as exc:
+            raise JobFailed("the node's answer is not a result that we know") from exc
+        return cls(scripts, bool(data.get("cold")))
+
+
+class ScriptsFailed(Exception):
+    """Fails the Lambda invocation and still brings the whole result.
+
+    A Lambda error carries only a type and a message. So the message is one line for people, and
+    after it, on the second line, the result as JSON: `parse_error` takes it out again.
+    """
+
+    def __init__(self, result: Result) -> None:
+        failed = next((s for s in result.scripts if not s.ok), None)
+        short = f"script {failed.id} failed: {failed.cause}" if failed else "no script ran"
+        super().__init__(f"{short}\n{json.dumps(result.to_json())}")
+
+
+def parse_error(payload: Mapping[str, Any]) -> Result | None:
+    """The result in the payload of a failed invocation; None when the worker itself failed."""
+    if payload.get("errorType") != ScriptsFailed.__name__:
+        return None
+    _, _, text = str(payload.get("errorMessage", "")).partition("\n")
+    try:
+        return Result.from_json(json.loads(text))
+    except ValueError as exc:
+        raise JobFailed("the failed invocation's result cannot be read") from exc
+
+
+def _signal(script: ScriptResult) -> str:
+    import signal
+
+    try:
+        return signal.Signals(script.returncode - 128).name
+    except ValueError:
+        return str(script.returncode - 128)
+
+
+def _names(value: object) -> bool:
+    return _strings(value) and all(v and "\0" not in v for v in value)  # type: ignore[attr-defined]
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)

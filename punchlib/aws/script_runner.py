@@ -1,0 +1,311 @@
+"""Runs one script on this machine: a node run, as docs/architecture.md describes it.
+
+The script gets a fresh folder under its /tmp (its text, its state folder, its TMPDIR) and a
+process group of its own. Nothing of it is left when it has ended, whatever it did: handlers
+are reused, and a stray process would write into the next script's FIFOs.
+
+While the job runner waits for the result it keeps the script in S3. When the script has gone from
+there the run was given up, and the node stops: Lambda has no other way to be told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from punchlib.aws import sandbox
+from punchlib.aws.protocol import Event, ScriptResult, Task, script_key
+from punchlib.aws.stderr_tail import StderrTail
+from punchlib.config import Config
+from punchlib.errors import PunchError, UsageError
+from punchlib.runtime import commit, state
+
+#: Seconds between two looks whether the run was given up.
+CANCEL_POLL = 3.0
+#: Seconds from SIGTERM to SIGKILL: enough for an upload to be aborted.
+TERM_GRACE = 2.0
+#: Generated scripts of one job, and re-runs, make the same folders.
+_FOLDERS = re.compile(rb"/tmp/pash_[^/\s\"']+/[0-9a-f]{8,}")
+CANCELLED = "the run was given up: its scripts are no longer in S3"
+
+
+@dataclass(frozen=True)
+class Sandboxing:
+    """How scripts are kept apart on a machine that runs several at once.
+
+    Attributes:
+        root: folder in which each script's /tmp is made.
+        keep: folders that stay visible if they lie below /tmp.
+        pashlib: file to show as /opt/pashlib; None where the machine has the real one.
+    """
+
+    root: Path
+    keep: tuple[Path, ...] = ()
+    pashlib: Path | None = None
+
+
+class ScriptRunner:
+    """Runs scripts, one or several at a time (one per thread).
+
+    Args:
+        s3: an S3 client.
+        config: bucket and region.
+        workdir: the folder that holds runtime/ and aws/.
+        sandboxing: None runs scripts in this process's own /tmp (on Lambda it is private).
+    """
+
+    def __init__(
+        self, s3: Any, config: Config, workdir: Path, sandboxing: Sandboxing | None = None
+    ) -> None:
+        self._s3 = s3
+        self._config = config
+        self._workdir = workdir
+        self._sandboxing = sandboxing
+        self._stopping = threading.Event()
+        self._claimed: set[bytes] = set()
+        self._claims = threading.Lock()
+
+    def stop(self) -> None:
+        """Ends all scripts that run; each still gives its result."""
+        self._stopping.set()
+
+    def run(self, task: Task, event: Event, deadline: float | None = None) -> ScriptResult:
+        """Fetches and runs one script.
+
+        Args:
+            task: which script.
+            event: the event it came in.
+            deadline: `time.monotonic()` at which the script must have ended; None: never.
+
+        Returns:
+            How it ended. Everything that goes wrong is in it; nothing is raised but bugs.
+        """
+        started = time.monotonic()
+
+        def ended(returncode: int, **facts: Any) -> ScriptResult:
+            ms = round((time.monotonic() - started) * 1000)
+            return ScriptResult(task.id, task.folder_id, returncode, ms, **facts)
+
+        try:
+            text = self._fetch(task)
+        except PunchError as error:
+            return ended(1, note=error.message)
+        claimed = self._claim(text)
+        if claimed is None:
+            return ended(1, note="a script that uses the same folder in /tmp is still running here")
+        # A sandboxed script's folder has one name outside and another one inside.
+        name = f"punch-run-{secrets.token_hex(8)}"
+        outside = self._sandboxing.root / name if self._sandboxing else Path("/tmp")
+        run_dir = outside / name
+        try:
+            for folder in (run_dir / "state", run_dir / "tmp"):
+                folder.mkdir(mode=0o700, parents=True)
+            script = run_dir / f"{task.id}.sh"
+            script.write_bytes(text)
+            inside = Path("/tmp") / name
+            tail = StderrTail(task.id)
+            note, code = self._execute(
+                ["bash", str(inside / script.name), task.folder_id, *task.args],
+                self._environment(event, inside),
+                outside,
+                tail,
+                self._watch(task, event, deadline),
+            )
+            return self._settle(ended, run_dir / "state", event, code, tail.text(), note)
+        except OSError as error:
+            return ended(1, note=f"cannot run the script: {error}")
+        finally:
+            self._claimed -= claimed
+            shutil.rmtree(outside if self._sandboxing else run_dir, ignore_errors=True)
+
+    def _claim(self, text: bytes) -> set[bytes] | None:
+        """Reserves the folders that a script makes in a shared /tmp; None when one is taken."""
+        folders = set() if self._sandboxing else set(_FOLDERS.findall(text))
+        with self._claims:
+            if folders & self._claimed:
+                return None
+            self._claimed |= folders
+        return folders
+
+    def _fetch(self, task: Task) -> bytes:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket = self._config.bucket
+        if not bucket:
+            raise UsageError("AWS_BUCKET is not set on the node: it has no scripts to run")
+        key = script_key(task.folder_id, task.id)
+        try:
+            return bytes(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        except ClientError as error:
+            if _missing(error):
+                raise UsageError(f"there is no script s3://{bucket}/{key}") from None
+            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+        except BotoCoreError as error:
+            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+
+    def _environment(self, event: Event, inside: Path) -> dict[str, str]:
+        env = dict(os.environ)
+        given = {
+            "PASH_JOB_ID": event.job_id,
+            "PUNCH_JOB_KEY": event.job_key,
+            "PUNCH_COMMIT": event.commit,
+            "PUNCH_STATE_DIR": str(inside / "state"),
+            "TMPDIR": str(inside / "tmp"),
+            # boto3 itself reads only this one.
+            "AWS_DEFAULT_REGION": self._config.region,
+        }
+        for name, value in given.items():
+            env.pop(name, None)
+            if value:
+                env[name] = value
+        env.setdefault("PASH_TOP", str(self._workdir))
+        return env
+
+    def _execute(
+        self,
+        cmd: list[str],
+        env: dict[str, str],
+        outside: Path,
+        tail: StderrTail,
+        watch: Callable[[], str],
+    ) -> tuple[str, int]:
+        if box := self._sandboxing:
+            cmd = sandbox.command(
+                cmd, tmp=outside, keep=box.keep, pashlib=box.pashlib, chdir=self._workdir
+            )
+        process = subprocess.Popen(
+            cmd,
+            cwd=self._workdir,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            stderr=tail.writer(),
+            start_new_session=True,
+        )
+        tail.start()
+        note = ""
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    note = watch()
+                    if note:
+                        code = _terminate(process)
+                        break
+        finally:
+            _kill_group(process.pid)
+            _kill_strays(env["PUNCH_STATE_DIR"])
+            tail.finish()
+        return note, code if code >= 0 else 128 - code
+
+    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], str]:
+        """A function that says why the script must stop now; "" while it may go on."""
+        next_look = time.monotonic() + CANCEL_POLL
+
+        def watch() -> str:
+            nonlocal next_look
+            now = time.monotonic()
+            if self._stopping.is_set():
+                return "the handler was stopped"
+            if deadline is not None and now >= deadline:
+                return "the node is out of time; its script was stopped"
+            if event.commit == "runner" and now >= next_look:
+                next_look = now + CANCEL_POLL
+                if self._given_up(task):
+                    return CANCELLED
+            return ""
+
+        return watch
+
+    def _given_up(self, task: Task) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            key = script_key(task.folder_id, task.id)
+            self._s3.head_object(Bucket=self._config.bucket, Key=key)
+        except ClientError as error:
+            return _missing(error)
+        except BotoCoreError:
+            return False  # S3 out of reach says nothing about the run
+        return False
+
+    def _settle(
+        self,
+        ended: Callable[..., ScriptResult],
+        folder: Path,
+        event: Event,
+        code: int,
+        stderr_tail: str,
+        note: str,
+    ) -> ScriptResult:
+        """Completes, aborts or hands on the uploads, as the script ended."""
+        result = ended(
+            code,
+            stderr_tail=stderr_tail,
+            failures=tuple(state.failures(str(folder))),
+            pending=tuple(state.pending(str(folder))),
+            note=note,
+        )
+        if result.ok and event.commit == "runner":
+            return result
+        uploads = list(result.pending)
+        try:
+            if result.ok:
+                commit.complete(uploads, self._s3)
+            else:
+                commit.abort(uploads, self._s3)
+        except PunchError as error:
+            failed = {"component": "s3-put-object", "reason": error.message}
+            return ended(
+                code,
+                stderr_tail=stderr_tail,
+                failures=(*result.failures, failed),
+                note=note,
+            )
+        return ended(code, stderr_tail=stderr_tail, failures=result.failures, note=note)
+
+
+def _missing(error: Any) -> bool:
+    return error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NoSuchBucket")
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> int:
+    """SIGTERM to all, then SIGKILL: an upload that hears the first one aborts itself."""
+    _kill_group(process.pid, signal.SIGTERM)
+    try:
+        return process.wait(timeout=TERM_GRACE)
+    except subprocess.TimeoutExpired:
+        _kill_group(process.pid)
+        return process.wait()
+
+
+def _kill_group(pgid: int, signum: signal.Signals = signal.SIGKILL) -> None:
+    try:
+        os.killpg(pgid, signum)
+    except ProcessLookupError:
+        return  # all gone
+
+
+def _kill_strays(state_dir: str) -> None:
+    """Kills what left the process group; it still has our state folder in its environment."""
+    wanted = f"PUNCH_STATE_DIR={state_dir}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            continue  # it ended meanwhile, or is not ours

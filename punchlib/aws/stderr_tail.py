@@ -1,0 +1,67 @@
+"""A script's stderr: passed on line by line as it comes, its last few KiB kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+#: Bytes kept.
+TAIL = 8192
+#: A line longer than this is passed on in pieces.
+_LONGEST = 4096
+
+
+class StderrTail:
+    """A pipe whose reader copies each line to our own stderr, marked with name and time.
+
+    Use: give `writer()` to the child, `start()` once it runs, `finish()` when it has ended.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = time.monotonic()
+        self._read, self._write = os.pipe()
+        self._kept = bytearray()
+        self._thread = threading.Thread(target=self._copy, name=f"stderr {name}", daemon=True)
+
+    def writer(self) -> int:
+        """The end for the child."""
+        return self._write
+
+    def start(self) -> None:
+        os.close(self._write)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Waits for the end of the text, though not for a stray that keeps the pipe open."""
+        if self._thread.ident is None:  # the child could not be started
+            os.close(self._write)
+            os.close(self._read)
+            return
+        self._thread.join(timeout=2.0)
+
+    def text(self) -> str:
+        return bytes(self._kept).decode(errors="replace")
+
+    def _copy(self) -> None:
+        line = bytearray()
+        with open(self._read, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(65536):
+                self._kept += chunk
+                del self._kept[:-TAIL]
+                line += chunk
+                while (end := line.find(b"\n") + 1) or len(line) > _LONGEST:
+                    end = min(end or _LONGEST, _LONGEST)
+                    self._show(bytes(line[:end]))
+                    del line[:end]
+            if line:
+                self._show(bytes(line))
+
+    def _show(self, line: bytes) -> None:
+        at = time.monotonic() - self._began
+        text = line.decode(errors="replace").rstrip("\n")
+        # One write a line: several scripts share the stream.
+        sys.stderr.write(f"[{self._name} +{at:.3f}s] {text}\n")
+        sys.stderr.flush()

@@ -1,0 +1,140 @@
+"""`punch run`: runs a job, on AWS or on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from punchlib.aws import ec2_handler
+from punchlib.aws.clients import client
+from punchlib.cli import output
+from punchlib.cli.interrupt import Interrupted, interruptible
+from punchlib.config import Config
+from punchlib.errors import PunchError, UsageError
+from punchlib.jobs import checks, manifest, report, storage
+from punchlib.jobs.events import Clock
+from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
+from punchlib.jobs.manifest import Job
+from punchlib.jobs.placement import Place
+from punchlib.jobs.runner import JobRunner, Plan
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the scripts ID.sh.")],
+    local: Annotated[
+        bool, typer.Option("--local", help="Everything on this machine: no AWS, no Docker.")
+    ] = False,
+    put: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=FILE", help="Put FILE into the bucket first. Repeatable."),
+    ] = None,
+    get: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=FILE", help="Fetch the result into FILE (- is stdout). Repeatable."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Give up after S seconds (900).", min=0.1)
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout, errors too.")
+    ] = False,
+    function: Annotated[str, typer.Option(metavar="NAME", help="The Lambda function.")] = "lambda",
+    ec2: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="The EC2 handler.", envvar="PUNCH_EC2_HANDLER"),
+    ] = f"127.0.0.1:{ec2_handler.PORT}",
+) -> None:
+    """Runs all scripts of a folder at once and says whether the job went well.
+
+    KEY=FILE is split at the last "=". Without --local the job runs on AWS as the environment
+    configures it (AWS_BUCKET, AWS_REGION, AWS_ENDPOINT_URL, credentials).
+    """
+    current: JobRunner | None = None
+    try:
+        with interruptible():
+            job = manifest.load(folder)
+            plan = Plan(_pairs("--put", put), _pairs("--get", get), timeout)
+            if json and storage.STDOUT in plan.gets.values():
+                raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
+            names = [n.id for n in job.nodes]
+            with output.Progress(names, quiet=json) as progress:
+                clock = Clock(progress)
+                checks.check(job, clock, local=local)
+                with _launchers(job, local, function, ec2, clock) as launchers:
+                    config = _config()
+                    s3 = client("s3", config, max_pool_connections=16)
+                    storage.check_bucket(s3, config.bucket or "")
+                    current = JobRunner(job, plan, launchers, s3, config, clock)
+                    current.run()
+                clock.tell("step", "the job went well")
+    except PunchError as error:
+        if json:
+            output.data(_failed(current, error))
+            raise typer.Exit(error.exit_code) from error
+        raise
+    except Interrupted as stop:
+        if json:
+            problem = PunchError(f"stopped by {stop.name}")
+            problem.exit_code = stop.exit_code
+            output.data(_failed(current, problem))
+            raise typer.Exit(stop.exit_code) from stop
+        raise
+    if json:
+        output.data(current.report.to_json())
+
+
+def _failed(runner: JobRunner | None, error: PunchError) -> dict[str, object]:
+    if runner is None:
+        return {"v": report.VERSION, "ok": False, "error": report.error_json(error)}
+    return runner.report.to_json(error)
+
+
+def _config() -> Config:
+    config = Config.from_env()
+    if not config.bucket:
+        raise UsageError(
+            "AWS_BUCKET is not set: there is no bucket for the scripts and the data",
+            next_step="export AWS_BUCKET=NAME, or run on this machine with --local",
+        )
+    return config
+
+
+@contextlib.contextmanager
+def _launchers(
+    job: Job, local: bool, function: str, ec2: str, clock: Clock
+) -> Iterator[Mapping[Place, Launcher]]:
+    if not local:
+        config = _config()
+        yield {
+            "lambda": LambdaLauncher(function, config, len(job.nodes)),
+            "ec2": Ec2Launcher.parse(ec2),
+        }
+        return
+    from punchlib.jobs.local import LocalCloud
+
+    clock.tell("step", "starting S3, DynamoDB, STUN and the EC2 handler on loopback")
+    with LocalCloud(verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
+        clock.tell("step", "the local services are up")
+        yield cloud.launchers
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, Path]:
+    pairs: dict[str, Path] = {}
+    for text in texts or ():
+        key, equals, file = text.rpartition("=")
+        if not equals or not key or not file:
+            raise UsageError(
+                f"{option} {text!r} is not KEY=FILE",
+                next_step=f"for instance {option} in.txt=in.txt",
+            )
+        if key in pairs:
+            raise UsageError(f"{option} names the key {key!r} twice")
+        pairs[key] = Path(file)
+    return pairs

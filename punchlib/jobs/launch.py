@@ -1,0 +1,189 @@
+"""Starts a script on a node and waits for its result: Lambda by invocation, EC2 by JSON.
+
+A launcher blocks until the node has ended, so the runner calls each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from punchlib.aws.clients import client
+from punchlib.aws.protocol import Event, Result, parse_error
+from punchlib.config import Config
+from punchlib.errors import JobFailed, PunchError, UsageError
+
+#: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.
+READ_TIMEOUT = 960.0
+#: Seconds for which a start that was throttled is tried again.
+THROTTLE_PATIENCE = 120.0
+
+
+class NodeLost(JobFailed):
+    """The node gave no result: it crashed, ran out of memory or of time, or cannot be reached.
+
+    Attributes:
+        log_tail: the end of its log, where there is one.
+    """
+
+    def __init__(self, message: str, *, next_step: str = "", log_tail: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.log_tail = log_tail
+
+
+class Launcher(Protocol):
+    """Runs one event on one node."""
+
+    def run(self, event: Event) -> Result:
+        """Blocks until the node has ended.
+
+        Raises:
+            NodeLost: it gave no result.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Ends the nodes that run, where there is a shorter way than the bucket."""
+        ...
+
+
+class LambdaLauncher:
+    """Invokes the function by RequestResponse: the answer brings crashes and throttles as well.
+
+    Args:
+        function: its name.
+        config: region and endpoint.
+        nodes: how many invocations run at once.
+    """
+
+    def __init__(self, function: str, config: Config, nodes: int) -> None:
+        self._function = function
+        # A second attempt would run the script twice, so botocore makes none.
+        self._lambda = client(
+            "lambda",
+            config,
+            read_timeout=READ_TIMEOUT,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=max(10, nodes),
+        )
+
+    def run(self, event: Event) -> Result:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        patience = time.monotonic() + THROTTLE_PATIENCE
+        pause = 0.2
+        while True:
+            try:
+                answer = self._lambda.invoke(
+                    FunctionName=self._function,
+                    InvocationType="RequestResponse",
+                    Payload=json.dumps(event.to_json()),
+                )
+                return read_answer(answer["Payload"].read())
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code", "")
+                if code == "TooManyRequestsException" and time.monotonic() < patience:
+                    # It has not started: starting it again is safe.
+                    time.sleep(pause * random.uniform(0.5, 1.5))
+                    pause = min(pause * 2, 5.0)
+                    continue
+                raise NodeLost(
+                    f"Lambda refused to run {self._function!r}: {error}",
+                    next_step="check --function, the region and the permissions"
+                    if code != "TooManyRequestsException"
+                    else "raise the function's concurrency, or run a narrower job",
+                ) from error
+            except BotoCoreError as error:
+                raise NodeLost(f"cannot invoke {self._function!r}: {error}") from error
+
+    def stop(self) -> None:
+        """Nothing: an invocation cannot be taken back. Its node looks into the bucket."""
+
+
+class Ec2Launcher:
+    """Sends the event to the EC2 handler."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+
+    @classmethod
+    def parse(cls, text: str) -> Ec2Launcher:
+        """From HOST:PORT.
+
+        Raises:
+            UsageError: it is not that.
+        """
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(
+                f"{text!r} is not HOST:PORT", next_step="for instance --ec2 127.0.0.1:9999"
+            )
+        return cls(host, int(port))
+
+    def run(self, event: Event) -> Result:
+        where = "{}:{}".format(*self._address)
+        try:
+            with socket.create_connection(self._address, timeout=10.0) as connection:
+                _keep_alive(connection)
+                connection.settimeout(None)
+                connection.sendall(json.dumps(event.to_json()).encode())
+                connection.shutdown(socket.SHUT_WR)
+                with connection.makefile("rb") as answer:
+                    text = answer.read()
+        except OSError as error:
+            raise NodeLost(
+                f"the EC2 handler at {where} cannot be reached: {error.strerror or error}",
+                next_step="start `punch ec2-handler` there, or give another --ec2 HOST:PORT",
+            ) from error
+        if not text:
+            raise NodeLost(f"the EC2 handler at {where} ended before it gave a result")
+        return read_answer(text)
+
+    def stop(self) -> None:
+        """Nothing: the handler looks into the bucket."""
+
+
+def read_answer(text: bytes) -> Result:
+    """The result in what a function or a handler answered.
+
+    Raises:
+        NodeLost: the answer is an error of the worker itself.
+    """
+    try:
+        payload = json.loads(text)
+    except ValueError as error:
+        raise NodeLost(f"the node's answer is not JSON: {text[:200]!r}") from error
+    if isinstance(payload, Mapping) and "errorType" in payload:
+        result = parse_error(payload)
+        if result is None:
+            raise NodeLost(_worker_error(payload))
+        return result
+    if isinstance(payload, Mapping) and "error" in payload:
+        raise NodeLost(f"the EC2 handler refused the event: {payload['error']}")
+    try:
+        return Result.from_json(payload)
+    except PunchError as error:
+        raise NodeLost(f"{error.message}: {text[:200]!r}", next_step=error.next_step) from error
+
+
+def _worker_error(payload: Mapping[str, Any]) -> str:
+    kind, message = str(payload["errorType"]), str(payload.get("errorMessage", ""))
+    hint = ""
+    if "Runtime.ExitError" in (kind, *message.split()) or "signal: killed" in message:
+        hint = " (its process died: out of memory, or killed)"
+    return f"the worker failed: {kind}: {message}{hint}"
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """NATs forget a connection that is silent for minutes."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in (
+        (socket.TCP_KEEPIDLE, 30),
+        (socket.TCP_KEEPINTVL, 10),
+        (socket.TCP_KEEPCNT, 6),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, seconds)

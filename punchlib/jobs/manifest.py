@@ -1,0 +1,126 @@
+"""A job: a folder of scripts `ID.sh`, at its top level or below, and perhaps a manifest.
+
+The manifest is `job.toml` at the top of the folder. All of it is optional:
+
+    timeout = 600                  # seconds; `--timeout` wins
+
+    [nodes.merger]                 # the script merger.sh
+    place = "ec2"                  # or "lambda"; else the text of the script decides
+    args = ["v1", "verbose"]       # bash SCRIPT FOLDER v1 verbose
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from punchlib.errors import UsageError
+from punchlib.jobs.placement import Place, place
+
+MANIFEST = "job.toml"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One script of a job and where it runs."""
+
+    id: str
+    path: Path
+    text: str
+    place: Place
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a folder says.
+
+    Attributes:
+        nodes: sorted by id.
+        timeout: seconds, from the manifest; None where it says nothing.
+    """
+
+    folder: Path
+    nodes: tuple[Node, ...]
+    timeout: float | None = None
+
+
+def load(folder: Path) -> Job:
+    """Reads a job.
+
+    Raises:
+        UsageError: no folder, no script, two scripts of one name, a wrong manifest.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", next_step="name a folder of ID.sh scripts")
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.sh")):
+        if path.stem in paths:
+            raise UsageError(
+                f"two scripts have the id {path.stem!r}: {paths[path.stem]} and {path}",
+                next_step="the ids of a job's scripts must differ; rename one",
+            )
+        paths[path.stem] = path
+    if not paths:
+        raise UsageError(f"{folder} holds no script", next_step="its scripts are named ID.sh")
+    manifest = _read(folder / MANIFEST)
+    settings = _table(manifest, "nodes", folder)
+    for id_ in settings:
+        if id_ not in paths:
+            raise UsageError(
+                f"{folder / MANIFEST} names the node {id_!r}, but there is no {id_}.sh"
+            )
+    nodes = tuple(_node(paths[i], _table(settings, i, folder), folder) for i in sorted(paths))
+    return Job(folder, nodes, _timeout(manifest, folder))
+
+
+def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
+    # A byte that is no UTF-8 is no reason to refuse a script; bash takes it as well.
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    where: Place = place(text)
+    args: list[str] = []
+    for name, value in settings.items():
+        match name, value:
+            case "place", "ec2" | "lambda":
+                where = value
+            case "args", list() if all(isinstance(v, str) for v in value):
+                args = value
+            case _:
+                raise UsageError(
+                    f"{folder / MANIFEST}: nodes.{path.stem}.{name} = {value!r} is not understood",
+                    next_step='place = "ec2" or "lambda"; args = ["text", …]',
+                )
+    return Node(path.stem, path, text, where, tuple(args))
+
+
+def _timeout(manifest: Mapping[str, Any], folder: Path) -> float | None:
+    value = manifest.get("timeout")
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        raise UsageError(f"{folder / MANIFEST}: timeout = {value!r} is not a number of seconds")
+    return float(value)
+
+
+def _table(parent: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    value = parent.get(name, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"{folder / MANIFEST}: {name} is not a table")
+    return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            manifest = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    for name in manifest:
+        if name not in ("timeout", "nodes"):
+            raise UsageError(f"{path} has an unknown entry {name!r}", next_step="timeout, nodes")
+    return manifest

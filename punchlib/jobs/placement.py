@@ -1,0 +1,15 @@
+"""Which scripts run on EC2 and which on Lambda (SPEC section 8)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Place = Literal["ec2", "lambda"]
+
+#: A script that holds one of these, anywhere and literally, runs on EC2.
+EC2_MARKS = ("split", "s3-put", "sort -m", "merge")
+
+
+def place(text: str) -> Place:
+    """Where a script runs when no manifest says otherwise."""
+    return "ec2" if any(mark in text for mark in EC2_MARKS) else "lambda"

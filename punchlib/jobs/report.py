@@ -1,0 +1,137 @@
+"""How a run went: each node's outcome, the first cause, and the versioned JSON of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from punchlib.aws.protocol import ScriptResult
+from punchlib.aws.script_runner import CANCELLED
+from punchlib.errors import JobFailed, PunchError, escape
+from punchlib.jobs.placement import Place
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one node ended.
+
+    Attributes:
+        started: seconds since the run began.
+        ended: seconds since the run began.
+        script: its script's result; None when the node gave none.
+        error: why there is no result.
+        stopped: it ended because the run was given up.
+        cold: a fresh Lambda worker ran it.
+    """
+
+    id: str
+    place: Place
+    started: float
+    ended: float
+    script: ScriptResult | None = None
+    error: str = ""
+    stopped: bool = False
+    cold: bool = False
+    log_tail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.script is not None and self.script.ok
+
+    @property
+    def cause(self) -> str:
+        return self.script.cause if self.script else self.error
+
+    @property
+    def stderr_tail(self) -> str:
+        return self.script.stderr_tail if self.script else self.log_tail
+
+    def to_json(self) -> dict[str, Any]:
+        script = self.script
+        return {
+            "id": self.id,
+            "place": self.place,
+            "ok": self.ok,
+            "stopped": self.stopped,
+            "cold": self.cold,
+            "started_s": round(self.started, 3),
+            "ended_s": round(self.ended, 3),
+            "returncode": script.returncode if script else None,
+            "duration_ms": script.duration_ms if script else None,
+            "cause": self.cause,
+            "failures": list(script.failures) if script else [],
+            "stderr_tail": "" if self.ok else self.stderr_tail,
+        }
+
+
+@dataclass
+class Report:
+    """How the run went."""
+
+    job_id: str
+    folder_id: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    elapsed: float = 0.0
+
+    def to_json(self, error: PunchError | None = None) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "v": VERSION,
+            "ok": error is None,
+            "job_id": self.job_id,
+            "folder_id": self.folder_id,
+            "elapsed_s": round(self.elapsed, 3),
+            "nodes": [o.to_json() for o in sorted(self.outcomes, key=lambda o: o.id)],
+            "outputs": self.outputs,
+        }
+        if error:
+            out["error"] = error_json(error)
+        return out
+
+
+def error_json(error: PunchError) -> dict[str, Any]:
+    """An error as `--json` shows it."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "next_step": error.next_step,
+        "exit_code": error.exit_code,
+    }
+
+
+def first_cause(outcomes: list[Outcome]) -> Outcome | None:
+    """The failed node on which the others' failures depend, as far as can be told.
+
+    Clocks differ between machines and a broken stream is often noticed before the death that
+    broke it is reported. So the kind of failure counts first: a node that was lost, then one
+    whose own stage failed, then broken streams, then what we stopped; then the time.
+    """
+    failed = [o for o in outcomes if not o.ok]
+    return min(failed, key=lambda o: (_rank(o), o.ended), default=None)
+
+
+def _rank(outcome: Outcome) -> int:
+    script = outcome.script
+    if outcome.stopped or (script and script.note == CANCELLED):
+        return 3
+    if script is None:
+        return 0
+    streams = [f for f in script.failures if f["component"].startswith("pashlib")]
+    return 2 if streams and script.failures[0] in streams else 1
+
+
+def failure(report: Report) -> JobFailed:
+    """The error that says which node failed first, why, and the end of its stderr."""
+    first = first_cause(report.outcomes)
+    assert first is not None
+    failed = sum(not o.ok and not o.stopped for o in report.outcomes)
+    others = f" ({failed - 1} more failed after it)" if failed > 1 else ""
+    message = f"node {first.id} ({first.place}) failed{others}: {escape(first.cause)}"
+    tail = escape(first.stderr_tail.rstrip()[-2000:])
+    if tail:
+        message += "\n  the end of its stderr:\n" + "\n".join(f"  | {x}" for x in tail.splitlines())
+    return JobFailed(
+        message, next_step="no output was written; mend the cause and run the job again"
+    )

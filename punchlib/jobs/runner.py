@@ -1,0 +1,253 @@
+"""Runs a job: everything that happens between `punch run` and its exit status.
+
+All nodes start together, since they are one pipeline. The outputs are completed only when every
+node has ended well; until then they do not exist (docs/architecture.md, "Two-step put").
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from punchlib.aws.protocol import PREFIX, Event, Task
+from punchlib.config import Config
+from punchlib.errors import JobFailed
+from punchlib.jobs import storage
+from punchlib.jobs.events import Clock
+from punchlib.jobs.launch import Launcher, NodeLost
+from punchlib.jobs.manifest import Job, Node
+from punchlib.jobs.placement import Place
+from punchlib.jobs.report import Outcome, Report, failure
+from punchlib.net import s3_route
+from punchlib.runtime import commit
+
+#: Seconds that the other nodes get to end by themselves once one has failed.
+FAILURE_GRACE = 5.0
+#: Seconds for nodes that were told to stop to give their results.
+STOP_PATIENCE = 10.0
+#: Longest run, in seconds, when nobody says otherwise: Lambda's own.
+TIMEOUT = 900.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do besides running the scripts.
+
+    Attributes:
+        puts: object key -> file to upload before the start.
+        gets: object key -> file to write after a good end.
+        timeout: seconds; None: the manifest's, else 900.
+    """
+
+    puts: Mapping[str, Path] = field(default_factory=dict)
+    gets: Mapping[str, Path] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+class JobRunner:
+    """One run of one job.
+
+    Args:
+        job: its scripts.
+        plan: inputs, outputs, time-out.
+        launchers: for each place, what starts a node there.
+        s3: an S3 client.
+        config: the bucket, which must exist.
+        clock: is told what happens, from this thread and from others.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        plan: Plan,
+        launchers: Mapping[Place, Launcher],
+        s3: Any,
+        config: Config,
+        clock: Clock,
+    ) -> None:
+        assert config.bucket
+        self._job = job
+        self._plan = plan
+        self._launchers = launchers
+        self._s3 = s3
+        self._config = config
+        self._bucket = config.bucket
+        self._clock = clock
+        self._ended: queue.Queue[Outcome] = queue.Queue()
+        self._given_up = threading.Event()
+        self._started = False
+        self._committed = False
+        # Runs of one job at the same time must not meet: not epoch seconds (SPEC section 8).
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+        self.report = Report(job_id=name, folder_id=name)
+
+    def run(self) -> Report:
+        """Runs the job.
+
+        Returns:
+            The report of a job that went well; `self.report` holds it in any case.
+
+        Raises:
+            JobFailed: a node failed, or the time is up; names the first cause.
+            StorageError: the bucket refused.
+        """
+        try:
+            self._upload()
+            self._start()
+            self._collect()
+            self._finish()
+        finally:
+            if self._started and self._missing():
+                self._give_up()
+            if not self._committed:
+                self._abort()
+            self._sweep()
+            self.report.elapsed = self._clock.elapsed()
+        return self.report
+
+    def _upload(self) -> None:
+        for key, file in self._plan.puts.items():
+            size = storage.upload(self._s3, self._bucket, key, file)
+            self._clock.tell("step", f"put {size:,} bytes from {file} to {key}")
+        folder = self.report.folder_id
+        with ThreadPoolExecutor(8) as pool:
+            list(
+                pool.map(
+                    lambda n: storage.upload_script(self._s3, self._bucket, folder, n.id, n.path),
+                    self._job.nodes,
+                )
+            )
+        self._clock.tell("step", f"uploaded {len(self._job.nodes)} scripts to folder {folder}")
+
+    def _start(self) -> None:
+        job_key = secrets.token_hex(32)
+        self._started = True
+        for node in self._job.nodes:
+            event = Event(
+                (Task(node.id, self.report.folder_id, node.args),),
+                self.report.job_id,
+                job_key,
+                commit="runner",
+            )
+            # Daemons: an invocation cannot be taken back, and must not hold up our own end.
+            threading.Thread(
+                target=self._run_node, args=(node, event), name=f"node {node.id}", daemon=True
+            ).start()
+        places = [n.place for n in self._job.nodes]
+        self._clock.tell(
+            "step", f"started {places.count('ec2')} EC2 and {places.count('lambda')} Lambda nodes"
+        )
+
+    def _run_node(self, node: Node, event: Event) -> None:
+        started = self._clock.elapsed()
+        self._clock.tell("node-started", f"starts on {node.place}", node.id)
+
+        def ended(**facts: Any) -> None:
+            stopped = self._given_up.is_set()
+            now = self._clock.elapsed()
+            self._ended.put(Outcome(node.id, node.place, started, now, stopped=stopped, **facts))
+
+        try:
+            result = self._launchers[node.place].run(event)
+            ended(script=result.scripts[0], cold=result.cold)
+        except NodeLost as lost:
+            ended(error=lost.message, log_tail=lost.log_tail)
+        except Exception as bug:
+            ended(error=f"a bug in punch: {bug!r}")
+            raise
+
+    def _collect(self) -> None:
+        """Waits for all nodes; gives up soon after a failure, and when the time is up.
+
+        Raises:
+            JobFailed: a node failed, or the time is up.
+        """
+        timeout = self._plan.timeout or self._job.timeout or TIMEOUT
+        deadline = time.monotonic() + timeout
+        failing = False
+        while len(self.report.outcomes) < len(self._job.nodes):
+            if not self._wait_for_one(deadline):
+                break
+            if not failing and not self.report.outcomes[-1].ok:
+                failing = True
+                deadline = min(deadline, time.monotonic() + FAILURE_GRACE)
+        missing = self._missing()
+        if missing:
+            why = "a node failed" if failing else f"{timeout:g} s are over"
+            self._clock.tell("step", f"{why}: stopping {', '.join(missing)}")
+            self._give_up()
+        if failing:
+            raise failure(self.report)
+        if missing:
+            raise JobFailed(
+                f"the time is up: after {timeout:g} s these nodes had not ended: "
+                + ", ".join(missing),
+                next_step="give a longer --timeout, or look at the logs of these nodes",
+            )
+
+    def _wait_for_one(self, deadline: float) -> bool:
+        """Takes one outcome; False when the deadline came first."""
+        try:
+            outcome = self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return False
+        self.report.outcomes.append(outcome)
+        took = outcome.ended - outcome.started
+        if outcome.ok:
+            self._clock.tell("node-ended", f"ended well after {took:.2f} s", outcome.id)
+        elif outcome.stopped:
+            self._clock.tell("node-ended", f"stopped after {took:.2f} s", outcome.id)
+        else:
+            self._clock.tell("node-failed", outcome.cause, outcome.id)
+        return True
+
+    def _missing(self) -> list[str]:
+        ended = {o.id for o in self.report.outcomes}
+        return [n.id for n in self._job.nodes if n.id not in ended]
+
+    def _finish(self) -> None:
+        uploads = self._uploads()
+        commit.complete(uploads, self._s3)
+        self._committed = True
+        for upload in uploads:
+            self._clock.tell("step", f"completed {upload['key']}")
+        for key, file in self._plan.gets.items():
+            size = storage.download(self._s3, self._bucket, key, file)
+            self.report.outputs.append({"key": key, "file": str(file), "bytes": size})
+            self._clock.tell("step", f"got {size:,} bytes from {key} into {file}")
+
+    def _give_up(self) -> None:
+        """Tells the nodes that still run to stop, and waits a while for their results."""
+        self._given_up.set()
+        for launcher in self._launchers.values():
+            launcher.stop()
+        self._sweep()
+        deadline = time.monotonic() + STOP_PATIENCE
+        while self._missing() and self._wait_for_one(deadline):
+            pass
+
+    def _abort(self) -> None:
+        """Nothing of a failed run may become an object."""
+        uploads = self._uploads()
+        if uploads:
+            commit.abort(uploads, self._s3)
+            self._clock.tell("step", f"aborted {len(uploads)} uploads: no output was written")
+
+    def _sweep(self) -> None:
+        """Deletes what the run left in the bucket. Nodes that still run take it as a sign."""
+        for prefix in (
+            f"{PREFIX}/{self.report.folder_id}/",
+            # Streams that took the S3 route and were killed.
+            f"{s3_route.PREFIX}{self.report.job_id}/",
+        ):
+            storage.delete_prefix(self._s3, self._bucket, prefix)
+
+    def _uploads(self) -> list[dict[str, Any]]:
+        return [u for o in self.report.outcomes if o.script for u in o.script.pending]

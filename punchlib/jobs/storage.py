@@ -1,0 +1,110 @@
+"""What `punch run` does in the bucket: inputs, scripts, outputs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from punchlib.aws.protocol import script_key
+from punchlib.errors import StorageError, UsageError
+
+#: As a FILE it means standard output.
+STDOUT = Path("-")
+
+
+def check_bucket(s3: Any, bucket: str) -> None:
+    """Makes sure that the bucket can be used.
+
+    Raises:
+        StorageError: it is not there, or not ours to use.
+    """
+    with _translated(f"the bucket {bucket!r} cannot be used", "check AWS_BUCKET and AWS_REGION"):
+        s3.head_bucket(Bucket=bucket)
+
+
+def upload(s3: Any, bucket: str, key: str, file: Path) -> int:
+    """Puts a file into the bucket and returns its size in bytes.
+
+    Raises:
+        UsageError: the file cannot be read.
+        StorageError: the bucket refused.
+    """
+    if not file.is_file():
+        raise UsageError(f"{file} is not a file", next_step="--put KEY=FILE takes a local file")
+    with _translated(f"cannot put {file} to s3://{bucket}/{key}"):
+        s3.upload_file(str(file), bucket, key)
+    return file.stat().st_size
+
+
+def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, path: Path) -> None:
+    """Puts a script where the nodes fetch it.
+
+    Raises:
+        StorageError: the bucket refused.
+    """
+    key = script_key(folder_id, script_id)
+    with _translated(f"cannot put {path} to s3://{bucket}/{key}"):
+        s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
+
+def download(s3: Any, bucket: str, key: str, file: Path) -> int:
+    """Writes an object to a file, whole or not at all; returns its size in bytes.
+
+    Raises:
+        StorageError: there is no such object, the bucket refused, or the file cannot be written.
+    """
+    with _translated(
+        f"cannot get s3://{bucket}/{key}", "check the key: the scripts' s3-put-object names it"
+    ):
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        if file == STDOUT:
+            return _copy(body, sys.stdout.buffer)
+        part = file.with_name(f"{file.name}.part-{os.getpid()}")
+        try:
+            with part.open("wb") as out:
+                size = _copy(body, out)
+            part.rename(file)
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+
+def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:
+    """Removes every object whose key begins with `prefix`.
+
+    Raises:
+        StorageError: the bucket refused.
+    """
+    with _translated(f"cannot delete s3://{bucket}/{prefix}*"):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", ())]
+            if keys:
+                s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+
+
+def _copy(body: Any, out: Any) -> int:
+    size = 0
+    for chunk in body.iter_chunks(1 << 20):
+        out.write(chunk)
+        size += len(chunk)
+    out.flush()
+    return size
+
+
+@contextmanager
+def _translated(what: str, next_step: str = "") -> Iterator[None]:
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        why = {"404": "it does not exist", "NoSuchKey": "there is no such object"}.get(code)
+        raise StorageError(f"{what}: {why or error}", next_step=next_step) from error
+    except (BotoCoreError, S3UploadFailedError, OSError) as error:
+        raise StorageError(f"{what}: {error}", next_step=next_step) from error
