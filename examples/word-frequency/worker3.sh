@@ -1,0 +1,29 @@
+#!/bin/bash
+export PATH=$PATH:runtime
+export LD_LIBRARY_PATH=$LD_LIBRARY_PATH:runtime/lib
+mkdir -p /tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/
+
+rm_pash_fifos() {
+{ rm -f "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2" ; }
+{ rm -f "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" ; }
+{ rm -f "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4" ; }
+:
+}
+mkfifo_pash_fifos() {
+{ mkfifo "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2" ; }
+{ mkfifo "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" ; }
+{ mkfifo "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4" ; }
+:
+}
+rm_pash_fifos
+mkfifo_pash_fifos
+pids_to_kill=""
+{ runtime/dgsh-tee -i "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2" -o "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" -I -b 5M & }
+pids_to_kill="${!} ${pids_to_kill}"
+{ runtime/r_wrap bash -c 'tr -cs A-Za-z "\n" | tr A-Z a-z' <"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" >"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4" & }
+pids_to_kill="${!} ${pids_to_kill}"
+{ /opt/pashlib recv*2ce8cfca-4165-54c0-927b-5ad98baf9777*1*0*/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2 send*8b4ccb65-eb4b-52c7-a210-103ebd7c69c3*0*1*/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4 & }
+pids_to_kill="${!} ${pids_to_kill}"
+source runtime/wait_for_output_and_sigpipe_rest.sh ${pids_to_kill}
+rm_pash_fifos
+( exit "${internal_exec_status}" )

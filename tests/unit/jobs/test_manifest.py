@@ -1,0 +1,79 @@
+"""A folder of scripts, and what a manifest may say about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from punchlib.errors import UsageError
+from punchlib.jobs import manifest
+from punchlib.jobs.placement import place
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runtime/r_split F 1000000 F F", "ec2"),
+        ("# a comment about splitting", "ec2"),
+        ("python3.9 aws/s3-put-object.py KEY F", "ec2"),
+        ("sort -m F F", "ec2"),
+        ("runtime/r_merge F F", "ec2"),
+        ("sort -n -m F F", "lambda"),
+        ("sort F", "lambda"),
+        ("", "lambda"),
+    ],
+)
+def test_placement_by_text(text: str, expected: str) -> None:
+    assert place(text) == expected
+
+
+def test_scripts_at_the_top_and_below(tmp_path: Path) -> None:
+    (tmp_path / "b.sh").write_text("sort in")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.sh").write_text("sort -m in")
+    (tmp_path / "notes.txt").write_text("no script")
+    job = manifest.load(tmp_path)
+    assert [(n.id, n.place) for n in job.nodes] == [("a", "ec2"), ("b", "lambda")]
+
+
+def test_the_manifest_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_bytes(b"sort -m in # \xff is no UTF-8")
+    (tmp_path / "job.toml").write_text(
+        'timeout = 12\n[nodes.a]\nplace = "lambda"\nargs = ["v1", "two words"]\n'
+    )
+    job = manifest.load(tmp_path)
+    assert job.timeout == 12
+    assert job.nodes[0].place == "lambda"
+    assert job.nodes[0].args == ("v1", "two words")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timeout = -1", "timeout = -1"),
+        ("timeout = [", "is not TOML"),
+        ("nodes = 3", "nodes is not a table"),
+        ('[nodes.b]\nplace = "ec2"', "there is no b.sh"),
+        ('[nodes.a]\nplace = "moon"', "nodes.a.place = 'moon'"),
+        ("[nodes.a]\nargs = [1]", r"nodes.a.args = \[1\]"),
+        ("memory = 3", "unknown entry 'memory'"),
+    ],
+)
+def test_a_wrong_manifest_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("sort in")
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        manifest.load(tmp_path)
+
+
+def test_folders_that_are_no_job(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
+        manifest.load(tmp_path / "none")
+    with pytest.raises(UsageError, match="holds no script"):
+        manifest.load(tmp_path)
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.sh").write_text("")
+    with pytest.raises(UsageError, match="two scripts have the id 'a'"):
+        manifest.load(tmp_path)
