@@ -105,6 +105,7 @@ class Attempt(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, tuple[socket.socket, Connect]] = {}
         self._claims: set[asyncio.Task[None]] = set()
+        self._unexamined: set[socket.socket] = set()
         self._winner: asyncio.Future[Winner[T]] = self._loop.create_future()
         self._nominating = False
         self._timer: asyncio.TimerHandle | None = None
@@ -142,6 +143,8 @@ class Attempt(Generic[T]):
         for task in self._claims:
             task.cancel()
         await asyncio.gather(*self._claims, return_exceptions=True)
+        for sock in self._unexamined:
+            sockets.abort(sock)  # its task was cancelled before it began
         self._checks.close_all()
         self._carry_out()
         if not self._winner.done():
@@ -234,12 +237,14 @@ class Attempt(Generic[T]):
     # Claims
 
     def _claim(self, sock: socket.socket, command: Connect | None) -> None:
+        self._unexamined.add(sock)
         task = self._loop.create_task(self._examine(sock, command))
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)
 
     async def _examine(self, sock: socket.socket, command: Connect | None) -> None:
         """Verifies one connection and, when it is nominated, declares it the winner."""
+        self._unexamined.discard(sock)
         name = _pair(command) if command is not None else "incoming"
         route = command.pair.route if command is not None else self._route_of_incoming(sock)
         channel: T | None = None

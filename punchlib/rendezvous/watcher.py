@@ -95,22 +95,23 @@ class Watcher:
         # Those who are due within half of their pause come along: one call instead of many.
         now = loop.time()
         batch = [w for w in self._waiters if w.due - now <= w.pause(now) / 2]
+        found: dict[Slot, str] = {}
         try:
             found = await self._store.read({w.slot for w in batch})
             self.last_error = None
         except RendezvousError as exc:
             self.last_error = exc
-            for waiter in batch:
-                if not waiter.result.done():
-                    waiter.result.set_exception(exc)
-            return
         now = loop.time()
         for waiter in batch:
             text = found.get(waiter.slot)
             if waiter.result.done():
-                continue
-            if text is not None and text != waiter.seen:
+                pass  # cancelled meanwhile
+            elif self.last_error is not None:
+                waiter.result.set_exception(self.last_error)
+            elif text is not None and text != waiter.seen:
                 waiter.result.set_result(text)
-                self._waiters.discard(waiter)
             else:
                 waiter.due = now + waiter.pause(now)
+                continue
+            # Out at once: one that is overdue for ever would keep this task from ever waiting.
+            self._waiters.discard(waiter)

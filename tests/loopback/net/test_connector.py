@@ -1,0 +1,323 @@
+"""Establishing connections on loopback: real sockets, a real STUN server, every odd peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from punchlib.config import Config
+from punchlib.core.candidates import Route
+from punchlib.core.frames import FrameType
+from punchlib.core.handshake import Identity
+from punchlib.errors import (
+    NoRoute,
+    PeerNotVerified,
+    RendezvousError,
+    RendezvousTimeout,
+    WireMismatch,
+)
+from punchlib.net.connection import Connection, Spec
+from punchlib.net.connector import Connector
+from punchlib.rendezvous.memory import MemoryStore
+from punchlib.rendezvous.store import Slot
+from tests.support.coturn import coturn
+
+SEND = Spec("k", "0", "1", sending=True)
+RECV = Spec("k", "1", "0", sending=False)
+IDENTITY = Identity.generate()
+
+
+@pytest.fixture(scope="module")
+def stun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    with coturn(tmp_path_factory.mktemp("coturn")) as server:
+        yield server
+
+
+@dataclass
+class World:
+    """One rendezvous, one STUN server, any number of processes' connectors."""
+
+    config: Config
+    store: MemoryStore = field(default_factory=MemoryStore)
+    lines: list[str] = field(default_factory=list)
+    connectors: list[Connector] = field(default_factory=list)
+
+    def connector(self, **changes: Any) -> Connector:
+        identity: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+        identity.set_result(IDENTITY)
+        made = Connector(
+            replace(self.config, **changes),
+            self.store,
+            identity=identity,
+            report=self.lines.append,
+        )
+        self.connectors.append(made)
+        return made
+
+    async def close(self) -> None:
+        for connector in self.connectors:
+            await connector.close()
+
+
+@pytest.fixture
+def world(stun: tuple[str, int]) -> World:
+    return World(Config(stun_servers=(stun,), timeout=8.0, stun_timeout=4.0))
+
+
+def run(world: World, main: Callable[[], Awaitable[None]]) -> None:
+    async def wrapped() -> None:
+        try:
+            await main()
+        finally:
+            await world.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(wrapped())
+
+
+async def pair(a: Awaitable[Connection], b: Awaitable[Connection]) -> tuple[Connection, Connection]:
+    first, second = await asyncio.gather(a, b)
+    return first, second
+
+
+async def assert_talk(sender: Connection, receiver: Connection) -> None:
+    assert sender.channel is not None and receiver.channel is not None
+    await sender.channel.send(FrameType.DATA, b"hello")
+    kind, payload = await receiver.channel.receive()
+    assert (kind, bytes(payload)) == (FrameType.DATA, b"hello")
+    for connection in (sender, receiver):
+        assert connection.channel is not None
+        connection.channel.close()
+        await connection.forget()
+
+
+@pytest.mark.parametrize("security", ["encrypted", "authenticated"])
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+@pytest.mark.parametrize("on_lambda", [False, True])
+def test_both_orders(world: World, security: str, first: str, on_lambda: bool) -> None:
+    async def main() -> None:
+        a = world.connector(security=security, on_lambda=on_lambda)
+        b = world.connector(security=security)
+        order = [a.establish(SEND), b.establish(RECV)]
+        if first == "receiver":
+            order.reverse()
+        one = asyncio.ensure_future(order[0])
+        await asyncio.sleep(0.3)
+        connections = await pair(one, order[1])
+        sender, receiver = connections if first == "sender" else connections[::-1]
+        assert sender.route is receiver.route is Route.HOST
+        await assert_talk(sender, receiver)
+        assert world.store.records == {}, "each side has taken its record back"
+
+    run(world, main)
+
+
+def test_the_stronger_security_wins(world: World) -> None:
+    async def main() -> None:
+        a = world.connector(security="authenticated")
+        b = world.connector(security="encrypted")
+        sender, receiver = await pair(a.establish(SEND), b.establish(RECV))
+        assert "TLS" in str(type(sender.channel.sock)) or sender.channel.sock.version()  # type: ignore[union-attr]
+        await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+def test_many_at_once_share_the_watcher(world: World) -> None:
+    async def main() -> None:
+        a, b = world.connector(), world.connector()
+        n = 32
+        sends = [replace(SEND, key=f"k{i}") for i in range(n)]
+        waiting = [asyncio.ensure_future(a.establish(s)) for s in sends]
+        await asyncio.sleep(1.0)
+        polls = world.store.calls["read"]
+        assert polls < 60, "one batched read for all, not one each"
+        others = [b.establish(replace(RECV, key=s.key)) for s in sends]
+        receivers = await asyncio.gather(*others)
+        senders = await asyncio.gather(*waiting)
+        for sender, receiver in zip(senders, receivers, strict=True):
+            await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+def test_a_peer_that_restarts_is_followed(world: World) -> None:
+    async def main() -> None:
+        a, dead, b = world.connector(), world.connector(), world.connector()
+        # The first receiver registers and is killed: its record stays, its ports are closed.
+        doomed = asyncio.ensure_future(dead.establish(RECV))
+        await asyncio.sleep(0.3)
+        record = world.store.records[Slot("k", "1")]
+        doomed.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await doomed
+        world.store.records[Slot("k", "1")] = record
+        sender = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(0.5)
+        receiver = await b.establish(RECV)
+        await assert_talk(await sender, receiver)
+
+    run(world, main)
+
+
+@pytest.mark.parametrize("lateness", [0.5, 4.0])
+def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
+    """A killed run's record has not expired: all attempts against it fail, then the peer comes."""
+
+    async def main() -> None:
+        a, ghost, b = world.connector(), world.connector(), world.connector()
+        doomed = asyncio.ensure_future(ghost.establish(RECV))
+        await asyncio.sleep(0.3)
+        record = world.store.records[Slot("k", "1")]
+        doomed.cancel()
+        await asyncio.gather(doomed, return_exceptions=True)
+        world.store.records[Slot("k", "1")] = record
+        sender = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(lateness)
+        started = time.monotonic()
+        receiver = await b.establish(RECV)
+        assert time.monotonic() - started < 2.0
+        await assert_talk(await sender, receiver)
+
+    run(world, main)
+
+
+def test_an_expired_record_is_never_dialled(world: World) -> None:
+    async def main() -> None:
+        ghost = world.connector(timeout=0.3)
+        with pytest.raises(RendezvousTimeout):
+            await ghost.establish(RECV)
+        text = json.dumps(
+            {
+                "local_addr": "127.0.0.1:9",
+                "external_addr": "127.0.0.1:9",
+                "v": 2,
+                "side": "0" * 16,
+                "ts": 0,
+                "expires": int(time.time()) - 1,
+            },
+            separators=(",", ":"),
+        )
+        world.store.records[Slot("k", "1")] = text
+        with pytest.raises(RendezvousTimeout, match="earlier run"):
+            await world.connector(timeout=0.5).establish(SEND)
+
+    run(world, main)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("{garbage \x1b[31m", RendezvousTimeout, "no record"),
+        ('{"local_addr":"1.1.1.1:1","external_addr":"1.1.1.1:1","v":9}', WireMismatch, "version 9"),
+    ],
+)
+def test_odd_records(world: World, text: str, error: type[Exception], words: str) -> None:
+    async def main() -> None:
+        world.store.records[Slot("k", "1")] = text
+        with pytest.raises(error, match=words) as caught:
+            await world.connector(timeout=0.5).establish(SEND)
+        assert "\x1b" not in str(caught.value)
+
+    run(world, main)
+
+
+def test_two_runs_of_the_same_scripts_never_meet(world: World) -> None:
+    async def main() -> None:
+        jobs = [world.connector(job_id=j, job_key=j.encode()) for j in ("j1", "j1", "j2", "j2")]
+        a, b, c, d = await asyncio.gather(
+            *(c.establish(s) for c, s in zip(jobs, (SEND, RECV, SEND, RECV), strict=True))
+        )
+        await assert_talk(a, b)
+        await assert_talk(c, d)
+
+    run(world, main)
+
+
+def test_another_job_key_is_refused(world: World) -> None:
+    async def main() -> None:
+        a = world.connector(job_id="j", job_key=b"right")
+        b = world.connector(job_id="j", job_key=b"wrong")
+        results = await asyncio.gather(a.establish(SEND), b.establish(RECV), return_exceptions=True)
+        assert any(isinstance(r, PeerNotVerified) for r in results)
+        assert not any(isinstance(r, Connection) for r in results)
+
+    run(world, main)
+
+
+@pytest.mark.parametrize("says", [b"", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\x05hello"])
+def test_strangers_do_not_disturb_the_wait(world: World, says: bytes) -> None:
+    async def main() -> None:
+        a, b = world.connector(), world.connector()
+        waiting = asyncio.ensure_future(b.establish(RECV))
+        strangers: list[socket.socket] = []
+        heard = b""
+        while Slot("k", "1") not in world.store.records:
+            await asyncio.sleep(0.01)
+        fields = json.loads(world.store.records[Slot("k", "1")])
+        host = next(c["addr"] for c in fields["candidates"] if c["type"] == "host")
+        address, _, port = host.rpartition(":")
+        sending = asyncio.ensure_future(a.establish(SEND))
+        for _ in range(20):
+            stranger = socket.socket()
+            stranger.setblocking(False)
+            stranger.connect_ex((address, int(port)))
+            strangers.append(stranger)
+            await asyncio.sleep(0)
+            with contextlib.suppress(OSError):
+                stranger.send(says)
+        sender, receiver = await pair(sending, waiting)
+        for stranger in strangers:
+            with contextlib.suppress(OSError):
+                heard += stranger.recv(10000)
+            stranger.close()
+        assert b"hello" not in heard
+        await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+def test_without_stun_and_s3_there_is_no_route(world: World) -> None:
+    async def main() -> None:
+        dead = {"stun_servers": (("127.0.0.1", 1),), "stun_timeout": 1.0, "on_lambda": True}
+        a = world.connector(routes=("host", "punched"), **dead)
+        b = world.connector(routes=("host", "punched"), **dead)
+        results = await asyncio.gather(a.establish(SEND), b.establish(RECV), return_exceptions=True)
+        errors = [r for r in results if isinstance(r, NoRoute)]
+        assert errors
+        assert "127.0.0.1:1 over TCP" in str(errors[0])
+
+    run(world, main)
+
+
+def test_the_store_that_fails_is_named(world: World) -> None:
+    class Broken(MemoryStore):
+        async def register(self, *_: object, **__: object) -> Any:
+            raise RendezvousError("rendezvous: DynamoDB refused", next_step="renew")
+
+    async def main() -> None:
+        world.store = Broken()
+        with pytest.raises(RendezvousError, match="refused"):
+            await world.connector().establish(SEND)
+
+    run(world, main)
+
+
+def test_the_lines_that_people_grep_for(world: World, tmp_path: Path) -> None:
+    async def main() -> None:
+        a, b = world.connector(), world.connector()
+        await assert_talk(*await pair(a.establish(SEND), b.establish(RECV)))
+        assert sum(line.startswith("Get local_addr: 127.0.0.1:") for line in world.lines) == 2
+        assert sum(line.startswith("connecting from 127.0.0.1:") for line in world.lines) == 2
+
+    run(world, main)
