@@ -158,6 +158,13 @@ class Outputs:
         """No reader is left."""
         return self.dropped == len(self._fds)
 
+    def close(self, output: int) -> None:
+        """Ends one output: its reader sees the end."""
+        fd = self._fds[output]
+        if fd is not None:
+            os.close(fd)
+            self._fds[output] = None
+
     def put(self, piece: Piece) -> None:
         fd = self._fds[piece.output]
         if fd is None:
@@ -169,8 +176,7 @@ class Outputs:
             elif piece.data:
                 write_all(fd, piece.data)
         except BrokenPipeError:
-            self._fds[piece.output] = None
-            os.close(fd)
+            self.close(piece.output)
             self.dropped += 1
 
 

@@ -14,6 +14,7 @@ def unwrap(source: int, target: int) -> None:
         StreamBroken: the input is cut, or is not framed.
     """
     mover = Mover(source)
+    complete = True
     while head := read_exactly(source, blocks.HEADER_SIZE):
         if len(head) < blocks.HEADER_SIZE:
             raise blocks.truncated(blocks.HEADER_SIZE - len(head))
@@ -21,6 +22,9 @@ def unwrap(source: int, target: int) -> None:
         missing = mover.exactly(target, header.size)
         if missing:
             raise blocks.truncated(missing, header)
+        complete = header.is_last
+    if not complete:  # the rest of a block never came: whoever made it failed
+        raise blocks.truncated(blocks.HEADER_SIZE)
 
 
 def main() -> int:
