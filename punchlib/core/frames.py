@@ -55,6 +55,7 @@ class Header(NamedTuple):
     size: int
 
 
+_TYPES = {int(kind): kind for kind in FrameType}
 _SIZES: dict[FrameType, tuple[int, int]] = {
     FrameType.DATA: (1, MAX_DATA),
     FrameType.END: (_TOTAL.size, _TOTAL.size),
@@ -94,12 +95,9 @@ def decode_header(data: bytes | bytearray | memoryview) -> Header:
     """
     (word,) = _HEADER.unpack(data)
     number, size = word >> 24, word & 0xFFFFFF
-    try:
-        kind = FrameType(number)
-    except ValueError:
-        raise StreamBroken(
-            f"expected a frame of type 1 to {max(FrameType)}, got type {number}"
-        ) from None
+    kind = _TYPES.get(number)
+    if kind is None:
+        raise StreamBroken(f"expected a frame of type 1 to {max(FrameType)}, got type {number}")
     least, most = _SIZES[kind]
     if not least <= size <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"

@@ -87,7 +87,7 @@ class SocketChannel:
         self.description = describe(sock)
         self._loop = asyncio.get_running_loop()
         self._ready = Readiness(sock.fileno())
-        self._header = bytearray(HEADER_SIZE)
+        self._header = memoryview(bytearray(HEADER_SIZE))
 
     @property
     def sent_at(self) -> float:
@@ -115,14 +115,18 @@ class SocketChannel:
             StreamBroken: the connection broke, or what came is no header.
             PeerNotVerified: the peer turned us away.
         """
-        await self._fill(memoryview(self._header))
+        view = self._header
+        while view:
+            view = view[await self.read(view) :]
         self.verified = True
         return decode_header(self._header)
 
     async def read_exactly(self, size: int) -> Buffer:
         """Reads `size` bytes."""
         data = bytearray(size)
-        await self._fill(memoryview(data))
+        view = memoryview(data)
+        while view:
+            view = view[await self.read(view) :]
         return data
 
     async def read(self, view: memoryview) -> int:
@@ -130,6 +134,18 @@ class SocketChannel:
         if not (count := await self.read_some(view)):
             raise self.closed_by_peer()
         return count
+
+    async def read_ready(self, view: memoryview) -> int:
+        """Like `read`, and goes on while there is more: a TLS record is far less than `view`."""
+        filled = await self.read(view)
+        try:
+            while filled < len(view) and (count := self.sock.recv_into(view[filled:])):
+                filled += count
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            raise self.translate(error) from error
+        return filled
 
     async def read_some(self, view: memoryview) -> int:
         """The same, but an end of the connection is no error and reads as 0 bytes."""
@@ -186,6 +202,7 @@ class SocketChannel:
             raise self.translate(error) from error
 
     def close(self) -> None:
+        self._ready.close()
         self.sock.close()
 
     def translate(self, error: OSError) -> PunchError:
@@ -202,10 +219,6 @@ class SocketChannel:
             f"the peer closed the connection before the end of the stream ({self.description})"
         )
 
-    async def _fill(self, view: memoryview) -> None:
-        while view:
-            view = view[await self.read(view) :]
-
 
 class _Frame:
     """The turn to send one whole frame, as an asynchronous context manager.
@@ -215,7 +228,8 @@ class _Frame:
     """
 
     def __init__(self) -> None:
-        self.left_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.left_at = self._loop.time()
         self._lock = asyncio.Lock()
         self._torn = False
 
@@ -231,7 +245,7 @@ class _Frame:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._torn = kind is not None
-        self.left_at = asyncio.get_running_loop().time()
+        self.left_at = self._loop.time()
         self._lock.release()
 
 
@@ -255,49 +269,54 @@ async def open_channel(
         StreamBroken: the connection broke.
     """
     tune(sock)
-    where = describe(sock)
+    channel = _prepare(sock, terms)
     try:
         async with asyncio.timeout(timing.handshake):
-            if terms.security == "encrypted":
-                sock = tls.wrap(sock, terms)
-                await _shake_hands(sock, terms)
-            channel = SocketChannel(sock)
-            if terms.security != "encrypted":
+            if isinstance(channel.sock, ssl.SSLSocket):
+                await _shake_hands(channel, channel.sock, terms)
+            else:
                 await _greet(channel, terms)
-            elif not terms.sending:
-                # The client cannot know yet that we accepted it.
-                await channel.send(FrameType.PING)
-            return channel
+        return channel
     except TimeoutError:
-        sock.close()
+        channel.close()
         raise PeerNotVerified(
-            f"the other end did not identify itself within {timing.handshake:g} s ({where})"
+            f"the other end did not identify itself within {timing.handshake:g} s "
+            f"({channel.description})"
         ) from None
     except OSError as error:
-        sock.close()
-        raise StreamBroken(
-            f"the connection broke in the handshake: {error.strerror or error} ({where})"
-        ) from error
+        channel.close()
+        raise channel.translate(error) from error
+    except BaseException:
+        channel.close()
+        raise
+
+
+def _prepare(sock: socket.socket, terms: Terms) -> SocketChannel:
+    """The channel that is to be verified."""
+    try:
+        return SocketChannel(tls.wrap(sock, terms) if terms.security == "encrypted" else sock)
     except BaseException:
         sock.close()
         raise
 
 
-async def _shake_hands(sock: ssl.SSLSocket, terms: Terms) -> None:
-    ready = Readiness(sock.fileno())
+async def _shake_hands(channel: SocketChannel, sock: ssl.SSLSocket, terms: Terms) -> None:
     while True:
         try:
             sock.do_handshake()
             break
         except ssl.SSLWantReadError:
-            await ready.readable()
+            await channel.wait_readable()
         except ssl.SSLWantWriteError:
-            await ready.writable()
+            await channel.wait_writable()
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise PeerNotVerified("the other end hung up in the middle of the handshake") from error
         except ssl.SSLError as error:
             raise tls.translate(error, verified=False) from error
     tls.verify(sock, terms)
+    if not terms.sending:
+        # The client cannot know yet that we accepted it.
+        await channel.send(FrameType.PING)
 
 
 async def _greet(channel: SocketChannel, terms: Terms) -> None:

@@ -94,6 +94,8 @@ class _Fifo:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             self._shrink()
+            if self._ready is not None:
+                self._ready.close()
             os.close(fd)
 
 

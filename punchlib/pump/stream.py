@@ -18,6 +18,7 @@ from punchlib.net.channel import Buffer, Channel, SocketChannel
 from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
 from punchlib.pump.splice import splice_in, splice_out
 from punchlib.pump.stats import Stats
+from punchlib.pump.turn import Turn
 from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
 
 __all__ = ["Stats", "receive_stream", "receive_stream_v1", "send_stream", "send_stream_v1"]
@@ -70,6 +71,7 @@ async def _speak(
     upstream_failure: Callable[[], str | None],
 ) -> None:
     """The FIFO into DATA frames, then END."""
+    turn = Turn()
     spliced = isinstance(channel, SocketChannel) and channel.zero_copy and fifo.is_pipe
     buffer = memoryview(bytearray(0 if spliced else PIPE_SIZE))
     while True:
@@ -83,7 +85,7 @@ async def _speak(
             break
         stream.total += size
         stats.count(size)
-        await asyncio.sleep(0)  # the other connections' turn
+        await turn.took(size)
     if not stream.stopped and (cause := upstream_failure()):
         raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
     # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
@@ -123,6 +125,7 @@ class _Receiver:
         self._timing = timing
         self._stream = Incoming()
         self._buffer = memoryview(b"")
+        self._turn = Turn()
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Takes frames until everything is delivered and acknowledged."""
@@ -159,13 +162,13 @@ class _Receiver:
             try:
                 await self._fifo.opened(timing=self._timing)
                 await splice_in(channel, self._fifo, size, self._count)
-                await asyncio.sleep(0)  # the other connections' turn
+                await self._turn.took(size)
             except BrokenPipeError:
                 await self._stop()
         if not self._buffer:
             self._buffer = memoryview(bytearray(PIPE_SIZE))
         while left := before + size - self._stream.total:
-            filled = await channel.read(self._buffer[:left])
+            filled = await channel.read_ready(self._buffer[:left])
             await self._deliver(self._buffer[:filled])
 
     async def _deliver(self, view: memoryview) -> None:
@@ -180,7 +183,7 @@ class _Receiver:
         except BrokenPipeError:
             await self._stop()
             self._stream.total += len(view)
-        await asyncio.sleep(0)  # the other connections' turn
+        await self._turn.took(len(view))
 
     def _count(self, size: int) -> None:
         self._stream.total += size

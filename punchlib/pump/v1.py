@@ -22,6 +22,7 @@ from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import StreamBroken, WireMismatch
 from punchlib.net.channel import SocketChannel, tune
 from punchlib.pump.stats import Stats
+from punchlib.pump.turn import Turn
 
 if TYPE_CHECKING:
     from punchlib.pump.fifo import FifoReader, FifoWriter
@@ -54,11 +55,11 @@ async def send_stream_v1(
             ready = bytes(await channel.read_exactly(len(READY)))
             if ready != READY:
                 raise WireMismatch(f"expected 128 zeros of an old (v1) peer, got {ready[:8]!r}…")
-            buffer = memoryview(bytearray(_BUFFER))
+            buffer, turn = memoryview(bytearray(_BUFFER)), Turn()
             while size := await fifo.read(buffer):
                 await channel.write(buffer[:size])
                 stats.count(size)
-                await asyncio.sleep(0)  # the other connections' turn
+                await turn.took(size)
             sock.shutdown(socket.SHUT_WR)
             while _unsent(sock):
                 await asyncio.sleep(timing.fifo_poll_least)
@@ -82,12 +83,12 @@ async def receive_stream_v1(
         async with _alive(channel, stats, timing):
             await fifo.opened(timing=timing)
             await channel.write(READY)
-            buffer = memoryview(bytearray(_BUFFER))
+            buffer, turn = memoryview(bytearray(_BUFFER)), Turn()
             try:
                 while size := await channel.read_some(buffer):
                     await fifo.write(buffer[:size])
                     stats.count(size)
-                    await asyncio.sleep(0)  # the other connections' turn
+                    await turn.took(size)
             except BrokenPipeError:
                 stats.stopped = True  # closing is all that an old peer understands
     fifo.close()
