@@ -25,15 +25,17 @@ async def splice_out(channel: SocketChannel, fifo: FifoReader, size: int) -> Non
     async with channel.frame:
         # MSG_MORE: the header leaves in one segment with the payload.
         await channel.write(encode_header(FrameType.DATA, size), socket.MSG_MORE)
-        while size:
+        while True:
             try:
                 size -= os.splice(fifo.fd, sock, size, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
                 if fifo.is_empty():
                     raise StreamBroken(f"another process also reads from {fifo.name}") from None
-                await channel.wait_writable()
             except OSError as error:
                 raise channel.translate(error) from error
+            if not size:
+                return
+            await channel.wait_writable()
 
 
 async def splice_in(
@@ -52,20 +54,24 @@ async def splice_in(
         StreamBroken: the connection broke.
     """
     sock = channel.sock.fileno()
-    while size:
+    while True:
         try:
             moved = os.splice(sock, fifo.fd, size, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
-            if fifo.has_room():
-                await channel.wait_readable()
-            else:
-                await fifo.wait_writable()
-            continue
+            pass
         except BrokenPipeError:
             raise
         except OSError as error:
             raise channel.translate(error) from error
-        if not moved:
-            raise channel.closed_by_peer()
-        size -= moved
-        count(moved)
+        else:
+            if not moved:
+                raise channel.closed_by_peer()
+            count(moved)
+            size -= moved
+            if not size:
+                return
+        # A short count is as good as a failed attempt: one of the two is the reason.
+        if fifo.has_room():
+            await channel.wait_readable()
+        else:
+            await fifo.wait_writable()
