@@ -150,10 +150,14 @@ __punch_stop_timer() {
 
 # Ends what began in two steps: completes pending uploads, or aborts them.
 __punch_settle() {
-    local marker verb=complete
+    local marker text verb=complete
+    local pattern='"component": "([^"]*)", "reason": "(([^"\\]|\\[^n])*)'
     for marker in "$__punch_dir"/failures/*.json; do
         [[ -e $marker ]] || continue
-        printf 'wait: a component failed: %s\n' "$(<"$marker")" >&2
+        text=$(<"$marker")
+        # The first line of the reason: all of it stands above, in the component's own words.
+        if [[ $text =~ $pattern ]]; then text="${BASH_REMATCH[1]}: ${BASH_REMATCH[2]}"; fi
+        printf 'wait: a component failed: %s\n' "$text" >&2
         if ((internal_exec_status == 0)); then internal_exec_status=1; fi
     done
     if [[ -z ${PUNCH_COMMIT:-} ]] && compgen -G "$__punch_dir/pending/*.json" >/dev/null; then

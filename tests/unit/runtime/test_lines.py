@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -53,7 +54,7 @@ def test_neighbours_have_everything_once(data: bytes, cuts: list[int], piece: in
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [
         b"".join(lines_of(Object(data, piece), len(data), Chunk(start, end - 1)))
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
     ]
     assert b"".join(parts) == data
 

@@ -1,0 +1,127 @@
+"""The wait script's status rules, with real stages."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Bash
+
+WAIT = "source runtime/wait_for_output_and_sigpipe_rest.sh ${pids_to_kill}\n"
+FIFOS = 'rm -f "$D/#fifo1" "$D/#fifo2"; mkfifo "$D/#fifo1" "$D/#fifo2"'
+DIE = "bash -c 'kill -{} $$'"
+
+
+def script(*stages: str, before_wait: str = "", options: str = "") -> str:
+    lines = [options, 'pids_to_kill=""', FIFOS]
+    for stage in stages:
+        lines += [f"{{ {stage} & }}", 'pids_to_kill="${!} ${pids_to_kill}"']
+    return "\n".join([*lines, before_wait, WAIT, 'exit "${internal_exec_status}"'])
+
+
+# With a pause all stages have ended, and are out of sight, before the script waits for them.
+@pytest.fixture(params=["", "sleep 0.3"], ids=["running", "ended"])
+def before_wait(request: pytest.FixtureRequest) -> str:
+    pause: str = request.param
+    return pause
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "true",
+        "grep nothing /dev/null",
+        "/usr/bin/env LC_ALL=C grep nothing /dev/null",
+        "LC_ALL=C egrep nothing < /dev/null",
+        "cat /dev/null | grep nothing",
+        "cmp -s /dev/null runtime/r_split",
+        "diff /dev/null runtime/r_split > /dev/null",
+        "bash -c 'exit 141'",
+        DIE.format("PIPE"),
+        "yes | head -n 1 > /dev/null",
+    ],
+)
+def test_harmless(bash: Bash, stage: str, before_wait: str) -> None:
+    for stages in ([stage, "sleep 0.1"], ["sleep 0.1", stage]):
+        result = bash(script(*stages, before_wait=before_wait))
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "said"),
+    [
+        ("awk 'BEGIN {\n exit 3 }'", 3, b"ended with status 3: awk"),
+        ("sort /nowhere", 2, b"ended with status 2: sort /nowhere"),
+        ("false", 1, b"ended with status 1: false"),
+        ("grep nothing /nowhere", 2, b"grep nothing /nowhere"),
+        ("no-such-tool", 127, b"ended with status 127: no-such-tool"),
+        (DIE.format(9), 137, b"SIGKILL"),
+        (DIE.format("TERM"), 143, b"SIGTERM"),
+        (DIE.format("SEGV"), 139, b"SIGSEGV"),
+    ],
+)
+def test_failures_are_named_and_become_the_status(
+    bash: Bash, stage: str, status: int, said: bytes, before_wait: str
+) -> None:
+    for stages, number in (([stage, "sleep 0.1"], 1), (["sleep 0.1", stage, "true"], 2)):
+        result = bash(script(*stages, before_wait=before_wait))
+        assert result.returncode == status
+        assert said in result.stderr or b"was killed by" in result.stderr
+        assert b"wait: stage %d of %d" % (number, len(stages)) in result.stderr
+
+
+def test_the_first_stage_counts_before_others(bash: Bash) -> None:
+    stages = ["bash -c 'sleep 0.2; exit 5'", "bash -c 'exit 4'"]
+    assert bash(script(*stages)).returncode == 5
+
+
+def test_it_works_under_strict_options(bash: Bash, before_wait: str) -> None:
+    options = "set -euo pipefail"
+    assert bash(script("true", "grep x /dev/null", options=options)).returncode == 0
+    result = bash(script("true", "sort /nowhere", before_wait=before_wait, options=options))
+    assert result.returncode == 2
+
+
+def test_a_marker_makes_the_script_fail(bash: Bash, tmp_path: Path) -> None:
+    marking = "runtime/r_unwrap < <(printf x) > /dev/null; true"
+    result = bash(script(f"bash -c '{marking}'"))
+    assert result.returncode == 1
+    assert b"r_unwrap" in result.stderr
+
+
+def test_markers_of_a_script_run_by_hand(bash: Bash) -> None:
+    # No PUNCH_STATE_DIR: the stages and the wait script find each other by the shell.
+    stages = ["runtime/r_unwrap < runtime/r_unwrap > /dev/null", "sleep 0.1"]
+    text = script(*stages).replace(
+        'exit "${int', 'ls /tmp/.punch-$UID | grep -c "^$$-"; exit "${int'
+    )
+    result = bash("unset PUNCH_STATE_DIR\n" + text)
+    assert result.returncode == 6
+    assert b"a component failed: r_unwrap" in result.stderr
+    assert result.stdout == b"0\n"  # nothing is left behind
+
+
+def test_neighbours_of_a_stage_that_never_opened_its_fifo(bash: Bash) -> None:
+    started = time.monotonic()
+    result = bash(script("bash -c 'exit 9'", 'cat "$D/#fifo1"', 'sort < "$D/#fifo2"'))
+    assert result.returncode == 9
+    assert result.stderr.count(b"still there after the failure") >= 1
+    assert time.monotonic() - started < 20
+
+
+def test_no_stage_at_all(bash: Bash) -> None:
+    assert bash(script()).returncode == 0
+
+
+def test_many_stages(bash: Bash) -> None:
+    result = bash(script(*["true"] * 200, "sort /nowhere", *["true"] * 50))
+    assert result.returncode == 2
+    assert b"stage 201 of 251" in result.stderr
+
+
+def test_it_announces_itself_while_it_waits(bash: Bash) -> None:
+    look = '[ -e "$D/state/waiting" ] && exit 0; sleep 0.1'
+    stage = f"bash -c 'for i in $(seq 50); do {look}; done; exit 7'"
+    assert bash(script(stage)).returncode == 0
