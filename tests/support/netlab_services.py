@@ -29,7 +29,7 @@ class Services:
     """Starts the servers in a namespace that has their addresses; logs go to a private folder."""
 
     def __init__(self, ns: Namespace) -> None:
-        self._ns = ns
+        self.ns = ns
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Services:
@@ -38,7 +38,7 @@ class Services:
                 tempfile.TemporaryDirectory(prefix="plab-", ignore_cleanup_errors=True)
             )
         )
-        self._stack.callback(self._ns.reap)
+        self._stack.callback(self.ns.reap)
         self._log = self._stack.enter_context((folder / "services.log").open("w+b"))
         self._start(_coturn(folder), folder, {})
         self._start(
@@ -56,7 +56,7 @@ class Services:
             (AWS_ADDRESS, AWS_PORT),
         ):
             self._await(address, port)
-        self._ns.run(
+        self.ns.run(
             [sys.executable, "-c", _MAKE_BUCKET, AWS_ENDPOINT, BUCKET],
         )
         return self
@@ -70,7 +70,7 @@ class Services:
         self._stack.close()
 
     def _start(self, argv: list[str], folder: Path, extra: dict[str, str]) -> None:
-        self._ns.popen(
+        self.ns.popen(
             argv,
             cwd=folder,
             env={**os.environ, "TMPDIR": str(folder), "HOME": str(folder), **extra},
@@ -83,7 +83,7 @@ class Services:
         probe = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
         while True:
             with contextlib.suppress(LabError):
-                self._ns.run([sys.executable, "-I", "-S", "-c", probe, address, str(port)])
+                self.ns.run([sys.executable, "-I", "-S", "-c", probe, address, str(port)])
                 return
             if time.monotonic() > deadline:
                 self._log.seek(0)
