@@ -165,9 +165,19 @@ def main() -> int:
     )
     parser.add_argument("--trials", type=int, default=1000, help="over all conditions")
     parser.add_argument("--skew", type=float, default=60.0, help="seconds, at most")
+    parser.add_argument("--rtt", type=float, nargs="*", help="only these, in seconds")
+    parser.add_argument("--loss", type=float, nargs="*", help="only these, 0 to 1")
     parser.add_argument("--json", type=Path, default=os.environ.get("JSON"))
     arguments = parser.parse_args()
-    share = max(len(PAIRS), -(-arguments.trials // len(CONDITIONS)))
+    conditions = [
+        (rtt, loss)
+        for rtt, loss in CONDITIONS
+        if (arguments.rtt is None or rtt in arguments.rtt)
+        and (arguments.loss is None or loss in arguments.loss)
+    ]
+    if not conditions:
+        parser.error(f"no such condition; there are (RTT, loss) {CONDITIONS}")
+    share = max(len(PAIRS), -(-arguments.trials // len(conditions)))
     rows = []
     print("rtt ms  loss  trials  direct  first   p50    p90    p99    max   >0.9 s   (s)")
     with Lab() as lab:
@@ -178,7 +188,7 @@ def main() -> int:
         )
         assert store.stdout is not None
         store.stdout.readline()
-        for rtt, loss in CONDITIONS:
+        for rtt, loss in conditions:
             trials = run_condition(lab, rtt, loss, share, arguments.skew)
             row = summary(rtt, loss, trials)
             rows.append(row)
