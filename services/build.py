@@ -172,15 +172,16 @@ class Builder:
 
     def _docker_build(self, exact: str, dockerfile: str, arguments: dict[str, str]) -> None:
         try:
-            self._client.images.build(
-                fileobj=context(ROOT / dockerfile),
-                custom_context=True,
-                dockerfile=dockerfile,
-                tag=exact,
-                buildargs=arguments,
-                rm=True,
-                forcerm=True,
-            )
+            with context(ROOT / dockerfile) as archive:
+                self._client.images.build(
+                    fileobj=archive,
+                    custom_context=True,
+                    dockerfile=dockerfile,
+                    tag=exact,
+                    buildargs=arguments,
+                    rm=True,
+                    forcerm=True,
+                )
         except BuildError as error:
             log = "".join(str(line.get("stream", "")) for line in error.build_log)
             raise SystemExit(f"{log}\n{exact}: {error.msg}") from None

@@ -17,7 +17,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from docker.errors import APIError
 from docker.models.containers import Container
 
 from services import build, network_plan
@@ -95,25 +97,22 @@ class Emulation:
 
     def crossed(self, service: str) -> list[Crossing]:
         """What crossed a NAT or the router."""
-        status, out = self.container(service).exec_run(["counters.sh"])
-        if status != 0:
-            raise SystemExit(f"{service}: counters.sh failed: {out.decode()}")
-        rows = json.loads(bytes(out))["crossed"]
+        rows = json.loads(_output(self.container(service), ["counters.sh"]))["crossed"]
         return [Crossing(r["from"], r["to"], r["packets"], r["bytes"]) for r in rows]
 
     def reset_counters(self) -> None:
         for service in ("router", "nat-ec2", "nat-lambda"):
-            self.container(service).exec_run(["counters.sh", "--reset"])
+            _output(self.container(service), ["counters.sh", "--reset"])
 
     def save_logs(self, folder: Path) -> None:
         """Writes each container's log, and what crossed the NATs, into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for container in [*self._services(), *self.workers()]:
-            log = bytes(container.logs(stdout=True, stderr=True, timestamps=True))
+            log = container.logs(stdout=True, stderr=True, timestamps=True)
             (folder / f"{container.name}.log").write_bytes(log)
             if container.status == "running" and re.search("-(router|nat-)", str(container.name)):
-                _, out = container.exec_run(["counters.sh"])
-                (folder / f"{container.name}.counters.json").write_bytes(bytes(out))
+                out = _output(container, ["counters.sh"])
+                (folder / f"{container.name}.counters.json").write_bytes(out)
 
     def _services(self) -> list[Container]:
         label = f"com.docker.compose.project={PROJECT}"
@@ -136,27 +135,17 @@ class Emulation:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + TIMEOUT
-        while waiting := self._not_ready():
+        waiting = {c.labels["com.docker.compose.service"] for c in self._services()}
+        while True:
+            waiting -= {name for name in waiting if _is_ready(name, self.container(name))}
+            if not waiting:
+                return
             if time.monotonic() > deadline:
                 raise SystemExit(
-                    f"not up after {TIMEOUT:.0f} s: {', '.join(waiting)}\n"
+                    f"not up after {TIMEOUT:.0f} s: {', '.join(sorted(waiting))}\n"
                     "  next: read `docker compose logs`"
                 )
             time.sleep(0.1)
-
-    def _not_ready(self) -> list[str]:
-        out = []
-        for container in self._services():
-            name = container.labels["com.docker.compose.service"]
-            state = container.attrs["State"]
-            if state["Status"] == "exited" and (state["ExitCode"] != 0 or name not in ONE_SHOT):
-                log = container.logs(tail=20).decode(errors="replace")
-                raise SystemExit(f"{name} ended with {state['ExitCode']}:\n{log}")
-            healthy = state.get("Health", {}).get("Status", "healthy") == "healthy"
-            unfinished = name in ONE_SHOT and state["Status"] != "exited"
-            if unfinished or not healthy:
-                out.append(name)
-        return out
 
     def _own_bridges(self) -> set[str]:
         """The interfaces of our own networks, when they are there already."""
@@ -166,6 +155,29 @@ class Emulation:
             for n in networks
             if (n.attrs.get("Labels") or {}).get("com.docker.compose.project") == PROJECT
         }
+
+
+def _is_ready(name: str, container: Container) -> bool:
+    state = container.attrs["State"]
+    ended = state["Status"] == "exited"
+    if ended and (state["ExitCode"] != 0 or name not in ONE_SHOT):
+        log = container.logs(tail=20).decode(errors="replace")
+        raise SystemExit(f"{name} ended with {state['ExitCode']}:\n{log}")
+    if name in ONE_SHOT:
+        return bool(ended)
+    # The container's own health check, now: Docker itself asks seldom.
+    test = container.attrs["Config"]["Healthcheck"]["Test"][1:]
+    try:
+        return container.exec_run(test)[0] == 0
+    except APIError:  # it is about to start, or has just ended
+        return False
+
+
+def _output(container: Container, command: list[str]) -> bytes:
+    status, out = container.exec_run(command)
+    if status != 0:
+        raise SystemExit(f"{container.name}: {' '.join(command)} failed ({status}): {out!r}")
+    return cast(bytes, out)
 
 
 def compose_command() -> list[str]:

@@ -95,6 +95,28 @@ def deploy(
     return {o["OutputKey"]: o["OutputValue"] for o in after.get("Outputs", [])}
 
 
+def wait_for_api(seconds: float, config: Config | None = None) -> None:
+    """Waits until CloudFormation answers, or `seconds` have gone: `deploy` then says what is wrong.
+
+    The local API starts at the same time as the deployment.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    api = client(
+        "cloudformation",
+        config or Config.from_env(),
+        connect_timeout=1,
+        retries={"total_max_attempts": 1},
+    )
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            api.list_stacks()
+            return
+        except BotoCoreError:
+            time.sleep(0.1)
+
+
 def _template(path: Path | None) -> str:
     for candidate in (path,) if path else TEMPLATES:
         if candidate.is_file():
@@ -165,6 +187,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bucket", required=True)
     parser.add_argument("--stack", default=STACK)
     parser.add_argument("--template", type=Path)
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="S", help="give the API S seconds to come up"
+    )
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args(argv)
     parameters = {"ImageUri": arguments.image, "BucketName": arguments.bucket}
@@ -174,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
             if not equals:
                 raise UsageError(f"--parameter {item} is not NAME=VALUE")
             parameters[name] = value
+        wait_for_api(arguments.wait)
         outputs = deploy(parameters, stack=arguments.stack, template=arguments.template)
     except PunchError as error:
         print(f"deploy: {error}", file=sys.stderr)

@@ -1,0 +1,164 @@
+"""The emulated cloud as a user sees it: `punch run` from this machine, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from docker.models.containers import Container
+
+from services.emulation import ROOT, Emulation
+
+EXAMPLE = ROOT / "examples" / "sort-width2"
+INPUT = "oneliners/inputs/1M.txt"
+OUTPUT = "oneliners/outputs/sort.sh:1M.txt:2:leashstdout.txt"
+FUNCTION = "lambda"
+PUNCH = str(Path(sys.executable).parent / "punch")
+
+
+class Cloud:
+    """Jobs, objects, the function and its workers."""
+
+    def __init__(self, emulation: Emulation, folder: Path) -> None:
+        self.emulation = emulation
+        self.folder = folder
+        env = emulation.environment
+        self._environment = {
+            **{
+                k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PUNCH_", "PASH_"))
+            },
+            **env,
+        }
+        self._bucket = env["AWS_BUCKET"]
+        session = boto3.session.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
+        once = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+
+        def client(service: str) -> Any:
+            return session.client(
+                service,  # type: ignore[call-overload]
+                region_name=env["AWS_REGION"],
+                endpoint_url=env["AWS_ENDPOINT_URL"],
+                config=once,
+            )
+
+        self.s3, self.function, self.logs = client("s3"), client("lambda"), client("logs")
+        self._configured = self.function.get_function_configuration(FunctionName=FUNCTION)
+
+    def run(self, job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a job to its end."""
+        with self.start(job, *arguments) as process:
+            out, err = process.communicate(timeout=180)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, job: Path, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a job."""
+        return subprocess.Popen(
+            [PUNCH, "run", str(job), *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def job(self, **scripts: str) -> Path:
+        """A job of its own: one script for each name."""
+        folder = self.folder / "job"
+        folder.mkdir()
+        for name, text in scripts.items():
+            (folder / f"{name}.sh").write_text(text)
+        return folder
+
+    def example(self, replace: Mapping[str, str]) -> Path:
+        """The example with something else in the place of a command, in each script."""
+        texts = {}
+        for script in EXAMPLE.glob("*.sh"):
+            text = script.read_text()
+            for old, new in replace.items():
+                text = text.replace(old, new)
+            texts[script.stem] = text
+        assert any(texts[s.stem] != s.read_text() for s in EXAMPLE.glob("*.sh"))
+        return self.job(**texts)
+
+    def text(self, size: int) -> Path:
+        """A text of about `size` bytes, the same for the same size."""
+        rng = random.Random(size)
+        words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(3000)]
+        file = self.folder / f"{size}.txt"
+        with file.open("w") as out:
+            while out.tell() < size:
+                out.write("\n".join(" ".join(rng.choices(words, k=9)) for _ in range(1000)) + "\n")
+        return file
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.s3.head_object(Bucket=self._bucket, Key=key)
+        except ClientError:
+            return False
+        return True
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        return body
+
+    def remove(self, key: str) -> None:
+        self.s3.delete_object(Bucket=self._bucket, Key=key)
+
+    def unfinished_uploads(self) -> list[str]:
+        answer = self.s3.list_multipart_uploads(Bucket=self._bucket)
+        return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+    def objects(self, prefix: str = "") -> list[str]:
+        answer = self.s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
+        return [item["Key"] for item in answer.get("Contents", [])]
+
+    def log_lines(self) -> list[str]:
+        """The function's log, as `aws logs tail` shows it."""
+        group = f"/aws/lambda/{FUNCTION}"
+        events = self.logs.filter_log_events(logGroupName=group)["events"]
+        return [event["message"] for event in events]
+
+    def workers(self) -> list[Container]:
+        return [w for w in self.emulation.workers() if w.status == "running"]
+
+    def forget_workers(self) -> None:
+        """The next invocations start cold."""
+        for worker in self.emulation.workers():
+            worker.remove(force=True)
+
+    def set_timeout(self, seconds: int) -> None:
+        self.function.update_function_configuration(FunctionName=FUNCTION, Timeout=seconds)
+
+    def set_concurrency(self, limit: int) -> None:
+        self.function.put_function_concurrency(
+            FunctionName=FUNCTION, ReservedConcurrentExecutions=limit
+        )
+
+    def set_cold_start(self, text: str) -> None:
+        variables = {**self._configured["Environment"]["Variables"], "PUNCH_COLD_START": text}
+        self.function.update_function_configuration(
+            FunctionName=FUNCTION, Environment={"Variables": variables}
+        )
+
+    def restore(self) -> None:
+        """Makes the function what it was."""
+        self.function.delete_function_concurrency(FunctionName=FUNCTION)
+        self.function.update_function_configuration(
+            FunctionName=FUNCTION,
+            Timeout=self._configured["Timeout"],
+            Environment=self._configured["Environment"],
+        )
+
+
+def report(done: subprocess.CompletedProcess[str]) -> Any:
+    """What `punch run --json` printed."""
+    return json.loads(done.stdout)

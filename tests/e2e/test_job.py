@@ -1,0 +1,91 @@
+"""The example job in containers: right bytes, directly through both NATs, again and again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.emulation import Crossing
+from tests.e2e.cloud import EXAMPLE, INPUT, OUTPUT, Cloud
+
+pytestmark = pytest.mark.e2e
+
+SIZE = 8_000_000
+
+
+def expected(text: Path) -> bytes:
+    return subprocess.run(
+        ["sort", str(text)], env={**os.environ, "LC_ALL": "C"}, stdout=subprocess.PIPE, check=True
+    ).stdout
+
+
+@pytest.fixture
+def text(cloud: Cloud) -> Path:
+    return cloud.text(SIZE)
+
+
+def test_the_result_is_that_of_sort_and_crossed_both_nats(cloud: Cloud, text: Path) -> None:
+    cloud.remove(OUTPUT)
+    cloud.emulation.reset_counters()
+
+    done = cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
+
+    assert done.returncode == 0, done.stderr
+    assert cloud.read(OUTPUT) == expected(text)
+
+    plan = cloud.emulation.plan
+    payload = text.stat().st_size
+    ec2, inside = f"{plan['PUNCH_WAN_EC2']}.130", f"{plan['PUNCH_VPC']}.130"
+    pool, workers = plan["PUNCH_WAN_LAMBDA"], plan["PUNCH_LAMBDA"]
+    # Between public addresses, at the router between the NATs: out to the workers, and back.
+    public = cloud.emulation.crossed("router")
+    assert total(public, ec2, pool) >= payload
+    assert total(public, pool, ec2) >= payload
+    # The same at each NAT, where the inside is a private address: so both have translated it.
+    at_ec2, at_lambda = cloud.emulation.crossed("nat-ec2"), cloud.emulation.crossed("nat-lambda")
+    assert total(at_ec2, inside, pool) >= payload
+    assert total(at_ec2, pool, inside) >= payload
+    assert total(at_lambda, ec2, workers) >= payload
+    assert total(at_lambda, workers, ec2) >= payload
+    # Nothing took the way over S3: workers and services exchanged next to nothing.
+    services = plan["PUNCH_CORE"]
+    assert total(at_lambda, workers, services) < payload / 20
+    assert total(at_lambda, services, workers) < payload / 20
+    # Each worker has a public address of its own.
+    assert len({c.target for c in public if c.source == ec2 and c.target.startswith(pool)}) == 2
+
+
+def test_the_same_keys_work_again_and_again(cloud: Cloud, text: Path) -> None:
+    for _ in range(2):
+        cloud.remove(OUTPUT)
+        done = cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
+        assert done.returncode == 0, done.stderr
+        assert cloud.read(OUTPUT) == expected(text)
+
+
+def test_a_job_leaves_nothing_but_its_result(cloud: Cloud, text: Path) -> None:
+    cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
+
+    assert cloud.unfinished_uploads() == []
+    assert {k for k in cloud.objects() if not k.startswith("sls-scripts/")} == {INPUT, OUTPUT}
+
+
+def test_the_log_shows_each_invocation(cloud: Cloud) -> None:
+    done = cloud.run(cloud.job(hello="echo what the script says >&2\n"))
+
+    assert done.returncode == 0, done.stderr
+    lines = cloud.log_lines()
+    assert any("[lambda-function.py] Executing script ID hello" in line for line in lines)
+    assert any("Script ID hello ended with return code 0" in line for line in lines)
+    assert any("what the script says" in line for line in lines)
+    assert any(line.startswith("REPORT RequestId:") for line in lines)
+
+
+def total(crossed: list[Crossing], source: str, target: str) -> int:
+    """Bytes from one address or network (its first three numbers) to another."""
+    return sum(
+        c.bytes for c in crossed if c.source.startswith(source) and c.target.startswith(target)
+    )
