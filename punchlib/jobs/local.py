@@ -16,7 +16,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -119,7 +118,7 @@ class LocalCloud:
             root / "lambda", emulator, (*installation(), top), root / "pashlib", top, self._verbose
         )
         function = LocalLambda(box, env)
-        self._exit.callback(function.stop)
+        self._exit.callback(function.close)
         self.launchers = {"lambda": function, "ec2": Ec2Launcher("127.0.0.1", ec2)}
 
     def _environment(self, endpoint: str, stun_port: int) -> dict[str, str]:
@@ -154,7 +153,7 @@ class LocalCloud:
         log = None if self._verbose else (self._root / f"{name}.log").open("wb")
         process = subprocess.Popen(
             sandbox.command(command),
-            env={**os.environ, **extra},
+            env={**os.environ, "TMPDIR": str(self._root), **extra},
             stdin=subprocess.DEVNULL,
             stdout=log or 2,
             stderr=log or 2,
@@ -212,13 +211,9 @@ def _wait_for(service: tuple[str, subprocess.Popen[bytes]], port: int, root: Pat
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a service; its whole process namespace goes with it."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=1.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """Ends a service at once: there is nothing to keep, and its processes go with it."""
+    process.kill()
+    process.wait()
 
 
 def _remove(folder: Path) -> None:

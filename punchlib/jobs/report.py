@@ -11,6 +11,8 @@ from punchlib.errors import JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
 
 VERSION = 1
+#: How pashlib begins a reason that came from the other end.
+_REPORTED = "the peer reports:"
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,23 @@ def first_cause(outcomes: list[Outcome]) -> Outcome | None:
 
     Clocks differ between machines and a broken stream is often noticed before the death that
     broke it is reported. So the kind of failure counts first: a node that was lost, then one
-    whose own stage failed, then broken streams, then what we stopped; then the time.
+    whose own stage failed, then broken streams (one that only repeats what its peer reported
+    after the one that reported it), then what we stopped; then the time.
     """
     failed = [o for o in outcomes if not o.ok]
     return min(failed, key=lambda o: (_rank(o), o.ended), default=None)
 
 
-def _rank(outcome: Outcome) -> int:
+def _rank(outcome: Outcome) -> tuple[int, int]:
     script = outcome.script
     if outcome.stopped or (script and script.note == CANCELLED):
-        return 3
+        return 3, 0
     if script is None:
-        return 0
-    streams = [f for f in script.failures if f["component"].startswith("pashlib")]
-    return 2 if streams and script.failures[0] in streams else 1
+        return 0, 0
+    first = script.failures[0] if script.failures else None
+    if first and first["component"].startswith("pashlib"):
+        return 2, first["reason"].count(_REPORTED)
+    return 1, 0
 
 
 def failure(report: Report) -> JobFailed:

@@ -160,7 +160,7 @@ def mapped(parts: list[tuple[Script, str]], command: str) -> list[tuple[Script, 
     out = []
     for worker, source in parts:
         result = worker.fifo()
-        worker.stage(f"{command} <{source} >{result}")
+        worker.stage(f"<{source} {command} >{result}")
         out.append((worker, result))
     return out
 
@@ -197,12 +197,12 @@ def sort_job(width: int) -> Draft:
 
 def word_frequency() -> Draft:
     """Counts words; each block is wrapped, so workers' blocks keep their order until the merge."""
-    words = "tr -cs A-Za-z '\\n' | tr A-Z a-z"
+    words = "tr -cs A-Za-z '\\n' | grep . | tr A-Z a-z"
     job = Draft(
         "wfreq",
         ["text/in.txt"],
         "out/word frequencies.txt",
-        f'{words} <"$IN1" | sort | uniq -c | sort -k1,1rn -k2',
+        f'<"$IN1" {words} | sort | uniq -c | sort -k1,1rn -k2',
     )
     parts = scatter(job, 3, framed=True)
     parts = mapped(parts, f"runtime/r_wrap bash -c '{words.replace(chr(39), chr(34))}'")
@@ -215,12 +215,12 @@ def word_frequency() -> Draft:
 
 
 def top_n() -> Draft:
-    words = "tr -cs A-Za-z '\\n'"
+    words = "tr -cs A-Za-z '\\n' | grep ."
     job = Draft(
         "topn",
         ["text/in.txt"],
         "out/top.txt",
-        f'{words} <"$IN1" | sort | uniq -c | sort -k1,1rn -k2 | sed 100q',
+        f'<"$IN1" {words} | sort | uniq -c | sort -k1,1rn -k2 | sed 100q',
     )
     parts = mapped(mapped(scatter(job, 2), words), "sort")
     fifos = gather(job, parts)
@@ -266,7 +266,7 @@ def grep_nothing() -> Draft:
 def stateless() -> Draft:
     """A chain of maps: framed blocks through two workers each, put back in order by r_merge."""
     first, second = "tr a-z A-Z", "sed s/E/3/g"
-    job = Draft("chain", ["text/in.txt"], "out/chain.txt", f'{first} <"$IN1" | {second}')
+    job = Draft("chain", ["text/in.txt"], "out/chain.txt", f'<"$IN1" {first} | {second}')
     parts = mapped(scatter(job, 3, framed=True), f"runtime/r_wrap bash -c '{first}'")
     # Lambda to Lambda: the second map runs on workers of its own.
     onward = []
@@ -297,12 +297,12 @@ def group_by() -> Draft:
 
 
 def set_difference() -> Draft:
-    words = "tr -cs A-Za-z '\\n'"
+    words = "tr -cs A-Za-z '\\n' | grep ."
     job = Draft(
         "comm",
         ["text/in.txt", "text/known words.txt"],
         "out/unknown.txt",
-        f'{words} <"$IN1" | sort -u | comm -23 - <(sort -u "$IN2")',
+        f'<"$IN1" {words} | sort -u | comm -23 - <(sort -u "$IN2")',
     )
     fifos = gather(job, mapped(mapped(scatter(job, 2), words), "sort -u"))
     known = job.script("merger").get(job.inputs[1])
