@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo2" -o "/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ sort <"/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo3" >"/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo4" & }
+{ <"/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo3" sort >"/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*d854c696-35f5-5e1a-ba66-ee85b171719f*1*0*/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo2 send*53e7b1b8-fb09-5d51-904a-8fcd3e92ba93*0*1*/tmp/pash_sortw2/43fb53150f769762a2ae05abad488da5/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2" -o "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ sort <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
+{ <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" sort >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*aeb29de5-9d94-56f1-b53b-4b142598680c*1*0*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2 send*7da93b54-fa62-595f-b049-1da2a69de617*0*1*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

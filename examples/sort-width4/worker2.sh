@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2" -o "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ sort <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
+{ <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" sort >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*0dbc6aac-a61d-5ddc-a457-588910a31b92*1*0*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2 send*a84a86fa-2f9b-5674-a686-a1f6fe500097*0*1*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

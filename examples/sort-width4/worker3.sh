@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2" -o "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ sort <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
+{ <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" sort >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*68265a78-eae8-5ce4-b44a-52be8d51a57d*1*0*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2 send*26e849c3-a6bf-5220-97b4-34c8dcfe9471*0*1*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2" -o "/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ sort <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
+{ <"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo3" sort >"/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*20238f32-ec93-58b4-906c-30863376a24c*1*0*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo2 send*63522009-9c06-53da-9d91-2b6b810ef619*0*1*/tmp/pash_sortw4/e9e77469d7233c14247c17fba72aad4d/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

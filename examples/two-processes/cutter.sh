@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo2" -o "/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ cut -c 1-40 <"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" >"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo4" & }
+{ <"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" cut -c 1-40 >"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib send*66944ca9-f868-5448-b8a5-c3119769bbbe*0*1*/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"

@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo2" -o "/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ grep -v '^$' <"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" >"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo4" & }
+{ <"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo3" grep -v '^$' >"/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*a154d1df-f782-504c-b84d-a80eed8896a8*1*0*/tmp/pash_twoproc/4332970fcd48ec7776080fde959834ae/#fifo2 & }
 pids_to_kill="${!} ${pids_to_kill}"

@@ -20,7 +20,7 @@ mkfifo_pash_fifos
 pids_to_kill=""
 { runtime/dgsh-tee -i "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2" -o "/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" -I -b 5M & }
 pids_to_kill="${!} ${pids_to_kill}"
-{ runtime/r_wrap bash -c 'tr -cs A-Za-z "\n" | tr A-Z a-z' <"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" >"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4" & }
+{ <"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo3" runtime/r_wrap bash -c 'tr -cs A-Za-z "\n" | grep . | tr A-Z a-z' >"/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4" & }
 pids_to_kill="${!} ${pids_to_kill}"
 { /opt/pashlib recv*a15d79c4-dfb7-5299-a230-1720a8938cab*1*0*/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo2 send*ac77f8af-ace8-5035-ae9f-d132e1c0410b*0*1*/tmp/pash_wfreq/1c98a2f990facd6bec834620cdab09c1/#fifo4 & }
 pids_to_kill="${!} ${pids_to_kill}"
