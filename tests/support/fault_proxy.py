@@ -50,9 +50,21 @@ class FaultProxy:
         address: where it listens.
         carried: bytes that came in, by direction (True is forward).
         struck: the fault's byte has been reached.
+        recorded: all bytes of both directions, with `record`.
     """
 
-    def __init__(self, target: tuple[str, int], fault: Fault) -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        fault: Fault,
+        *,
+        delay: float = 0.0,
+        record: bool = False,
+    ) -> None:
+        """`delay` is the way's length each way, in seconds; for a few bytes only."""
+        self._delay = delay
+        self._record = record
+        self.recorded = bytearray()
         self._target = target
         self._fault = fault
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +122,11 @@ class FaultProxy:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(near, 65536):
+                if self._record:
+                    self.recorded += data
+                if self._delay:
+                    loop.call_later(self._delay, far.send, data)
+                    continue
                 start = self.carried[forward]
                 self.carried[forward] += len(data)
                 if self._dark:
@@ -123,6 +140,7 @@ class FaultProxy:
                     with contextlib.suppress(OSError):
                         await loop.sock_sendall(twin, data)
         if not self._dark:
+            await asyncio.sleep(self._delay)
             with contextlib.suppress(OSError):
                 far.shutdown(socket.SHUT_WR)
 

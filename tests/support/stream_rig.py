@@ -140,12 +140,12 @@ class Listener:
             self._listener.close()
 
 
-async def dial(address: tuple[str, int], terms: Terms) -> SocketChannel:
+async def dial(address: tuple[str, int], terms: Terms, *, timing: Timing = FAST) -> SocketChannel:
     """Connects and opens the sender's channel."""
     sock = socket.socket()
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, address)
-    return await open_channel(sock, terms, timing=FAST)
+    return await open_channel(sock, terms, timing=timing)
 
 
 async def both(first: Awaitable[T], second: Awaitable[T]) -> tuple[T, T]:
@@ -283,7 +283,7 @@ def digest(data: bytes | bytearray) -> str:
 
 
 def assert_whole(rig: Rig, outcomes: tuple[Outcome, Outcome]) -> None:
-    """Every byte arrived and both ends know."""
+    """Every byte arrived and both ends know; after the drain has ended."""
     for one in outcomes:
         assert isinstance(one, Stats), one
         assert one.bytes == len(rig.data)

@@ -1,0 +1,359 @@
+"""Who gets in: the peer of the rendezvous record, and nobody else gets a byte of payload."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from punchlib.core.handshake import GREETING_SIZE, Greeter, Identity, Terms
+from punchlib.core.timing import TIMING
+from punchlib.errors import PeerNotVerified, StreamBroken, WireMismatch
+from punchlib.net.channel import SocketChannel, open_channel
+from punchlib.pump.stream import Stats, receive_stream, send_stream
+from tests.support.fault_proxy import Fault, FaultProxy, Kind
+from tests.support.stream_rig import (
+    FAST,
+    Listener,
+    Outcome,
+    Rig,
+    assert_whole,
+    both,
+    dial,
+    identity,
+    payload,
+    run,
+    stream,
+    tcp_pair,
+    terms_pair,
+)
+
+SECURITIES = ("authenticated", "encrypted")
+
+
+async def try_both(sending: Terms, receiving: Terms) -> tuple[object, object]:
+    """How both handshakes end; a TLS client that believes it is in is asked for a first frame."""
+    here, there = tcp_pair()
+
+    async def one(sock: socket.socket, terms: Terms) -> SocketChannel:
+        channel = await open_channel(sock, terms, timing=FAST)
+        if not channel.verified:
+            try:
+                await channel.receive()
+            except BaseException:
+                channel.close()
+                raise
+        return channel
+
+    results = await asyncio.gather(
+        one(here, sending), one(there, receiving), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, SocketChannel):
+            result.close()
+    return results[0], results[1]
+
+
+def refused(sending: Terms, receiving: Terms) -> tuple[str, str]:
+    """Asserts that both ends refuse; what they say."""
+    sent, received = run(lambda: try_both(sending, receiving))
+    for result in (sent, received):
+        # The one that refuses closes, and the other may see no more than that.
+        assert isinstance(result, PeerNotVerified | StreamBroken), result
+    assert isinstance(sent, PeerNotVerified) or isinstance(received, PeerNotVerified)
+    return str(sent), str(received)
+
+
+def test_a_wrong_job_key_is_refused() -> None:
+    sending, receiving = terms_pair()
+    _, said = refused(dataclasses.replace(sending, job_key=b"guessed"), receiving)
+    assert "does not know the key" in said
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_a_certificate_that_is_not_the_records_is_refused(who: str) -> None:
+    sending, receiving = terms_pair("encrypted")
+    other = Identity.generate()
+    if who == "sender":
+        sending = dataclasses.replace(sending, my_identity=other)
+    else:
+        receiving = dataclasses.replace(receiving, my_identity=other)
+    said = refused(sending, receiving)
+    assert any("certificate is not the one in its rendezvous record" in one for one in said)
+
+
+def test_a_certificate_that_the_trusted_one_signed_is_refused() -> None:
+    """The record's certificate is trusted itself, not as an authority for others."""
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    trusted = identity(0)
+    issuer = x509.load_der_x509_certificate(trusted.cert_der)
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
+        .sign(
+            serialization.load_pem_private_key(trusted.key_pem, None),  # type: ignore[arg-type]
+            hashes.SHA256(),
+        )
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    forged = Identity(leaf.public_bytes(serialization.Encoding.DER), pem)
+    sending, receiving = terms_pair("encrypted")
+    refused(dataclasses.replace(sending, my_identity=forged), receiving)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_two_connections_of_one_pair_of_processes_cannot_be_crossed(security: str) -> None:
+    """The same certificates, the same keys, but the sides of two different attempts."""
+    sending, _ = terms_pair(security)
+    _, receiving = terms_pair(security)
+    said = refused(sending, receiving)
+    assert any("another attempt" in one or "greets from side" in one for one in said)
+
+
+def test_a_client_without_a_server_name_is_refused() -> None:
+    sending, receiving = terms_pair("encrypted")
+    assert sending.my_identity is not None
+
+    async def work() -> None:
+        here, there = tcp_pair()
+        accepting = asyncio.create_task(open_channel(there, receiving, timing=FAST))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with pytest.raises((ssl.SSLError, OSError)):
+            await asyncio.get_running_loop().create_connection(
+                asyncio.Protocol, sock=here, ssl=context, server_hostname=""
+            )
+        with pytest.raises(PeerNotVerified):
+            await accepting
+
+    run(work)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+@pytest.mark.parametrize("sending", [True, False])
+def test_two_ends_of_one_role_are_refused(security: str, sending: bool) -> None:
+    one, two = terms_pair(security)
+    twin = dataclasses.replace(
+        two if sending else one,
+        sending=sending,
+    )
+    first = one if sending else two
+    results = run(lambda: try_both(first, twin))
+    for result in results:
+        assert isinstance(result, PeerNotVerified | StreamBroken), result
+
+
+@pytest.mark.parametrize("sender", SECURITIES)
+def test_nobody_can_be_talked_down(sender: str) -> None:
+    """One end wants more than the other: it is refused, whoever speaks first."""
+    receiver = "encrypted" if sender == "authenticated" else "authenticated"
+    sending, receiving = terms_pair("encrypted")
+    refused(
+        dataclasses.replace(sending, security=sender),
+        dataclasses.replace(receiving, security=receiver),
+    )
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_an_old_peer_on_the_port_is_named(security: str) -> None:
+    sending, _ = terms_pair(security)
+
+    async def work() -> None:
+        here, there = tcp_pair()
+        there.sendall(bytes(128))
+        with pytest.raises(WireMismatch):
+            await open_channel(here, sending, timing=FAST)
+        there.close()
+
+    run(work)
+
+
+def strangers(address: tuple[str, int], said: list[bytes]) -> list[socket.socket]:
+    """Connections of strangers that have said something each."""
+    out = []
+    for words in said:
+        sock = socket.create_connection(address)
+        sock.sendall(words)
+        out.append(sock)
+    return out
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_strangers_get_nothing_and_disturb_nothing(tmp_path: Path, security: str) -> None:
+    """Silent ones, babblers and a recorded greeting, before and while the real peer comes."""
+    sending, receiving = terms_pair(security)
+    rig = Rig(tmp_path, payload(200_000))
+    words = [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(128),
+        os.urandom(500),
+        b"\x16\x03\x01\xff\xff" + os.urandom(100),
+        Greeter(sending).greeting(),
+        Greeter(dataclasses.replace(sending, my_side="00" * 8)).greeting(),
+    ]
+
+    async def work() -> tuple[Outcome, Outcome]:
+        listener = Listener(receiving)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        nominating = asyncio.create_task(listener.nominate())
+        crowd = await asyncio.to_thread(strangers, listener.address, words)
+        await asyncio.sleep(0.1)
+        sender = await dial(listener.address, sending)
+        outcomes = await stream(rig, sender, await nominating)
+        for sock in crowd:
+            sock.settimeout(2)
+            heard = b""
+            try:
+                while piece := sock.recv(65536):
+                    heard += piece
+            except ConnectionResetError:
+                pass
+            # A TLS alert at most, or the answer to a genuine greeting (a replayed one here).
+            assert len(heard) in (0, 7, GREETING_SIZE), heard
+            assert rig.data[:64] not in heard
+            sock.close()
+        for error in listener.refused:
+            assert isinstance(error, PeerNotVerified | StreamBroken), error
+        assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+        return outcomes
+
+    with rig.stages():
+        outcomes = run(work)
+    assert_whole(rig, outcomes)
+
+
+def test_a_greeting_replayed_in_the_same_attempt_cannot_send(tmp_path: Path) -> None:
+    """The forwarder sends every byte of the sender on a second connection too, and first."""
+    rig = Rig(tmp_path, payload(100_000))
+    sending, receiving = terms_pair()
+
+    async def work() -> tuple[Outcome, Outcome]:
+        listener = Listener(receiving)
+        async with FaultProxy(listener.address, Fault(Kind.DUPLICATE)).running() as proxy:
+            sender, receiver = await asyncio.gather(
+                dial(proxy.address, sending), listener.nominate()
+            )
+            return await stream(rig, sender, receiver)
+
+    with rig.stages():
+        outcomes = run(work)
+    assert_whole(rig, outcomes)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_a_forwarder_in_the_middle(tmp_path: Path, security: str) -> None:
+    """Harmless to `encrypted`; it can read along in `authenticated`, as docs/security.md says."""
+    secret = b"the secret of the payload " * 1000
+    rig = Rig(tmp_path, secret)
+    sending, receiving = terms_pair(security)
+
+    async def work() -> tuple[bool, tuple[Outcome, Outcome]]:
+        listener = Listener(receiving)
+        async with FaultProxy(listener.address, Fault(Kind.NONE), record=True).running() as proxy:
+            sender, receiver = await asyncio.gather(
+                dial(proxy.address, sending), listener.nominate()
+            )
+            outcomes = await stream(rig, sender, receiver)
+            return secret[:26] in proxy.recorded, outcomes
+
+    with rig.stages():
+        readable, outcomes = run(work)
+    assert_whole(rig, outcomes)
+    assert readable is (security == "authenticated")
+
+
+def test_a_terminating_forwarder_is_refused() -> None:
+    """It speaks TLS to both ends, with a certificate of its own that says the same name."""
+    sending, receiving = terms_pair("encrypted")
+    own = Identity.generate()
+    to_sender = dataclasses.replace(receiving, my_identity=own)
+    refused(sending, to_sender)
+    to_receiver = dataclasses.replace(sending, my_identity=own)
+    refused(to_receiver, receiving)
+
+
+def test_a_silent_peer_ends_at_the_deadline() -> None:
+    for security in SECURITIES:
+        for terms in terms_pair(security):
+
+            async def work(terms: Terms = terms) -> None:
+                here, there = tcp_pair()
+                with pytest.raises(PeerNotVerified, match="did not identify itself"):
+                    await open_channel(here, terms, timing=FAST.scaled(0.5))
+                assert here.fileno() == -1
+                there.close()
+
+            run(work)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_cancelling_closes_the_socket(security: str) -> None:
+    async def work() -> None:
+        for terms in terms_pair(security):
+            here, there = tcp_pair()
+            task = asyncio.create_task(open_channel(here, terms, timing=FAST))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            there.setblocking(True)
+            there.settimeout(2)
+            while there.recv(65536):
+                pass
+            there.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_encryption_costs_no_round_trip(tmp_path: Path, security: str) -> None:
+    """With d of delay each way the first payload is in the FIFO 3 d after the dial, on both wires:
+    greeting or ClientHello, the answer, the first frame."""
+    delay = 0.15
+    rig = Rig(tmp_path, b"x")
+    sending, receiving = terms_pair(security)
+
+    async def work() -> float:
+        listener = Listener(receiving, timing=TIMING)
+        loop = asyncio.get_running_loop()
+        async with FaultProxy(listener.address, Fault(Kind.NONE), delay=delay).running() as proxy:
+            started = loop.time()
+
+            async def send() -> Stats:
+                channel = await dial(proxy.address, sending, timing=TIMING)
+                return await send_stream(channel, rig.reader(), timing=TIMING)
+
+            async def receive() -> Stats:
+                channel = await listener.nominate()
+                return await receive_stream(channel, rig.writer(), timing=TIMING)
+
+            _, received = await both(send(), receive())
+            assert received.first_byte_at is not None
+            return received.first_byte_at - started
+
+    with rig.stages():
+        taken = run(work)
+    assert 3 * delay <= taken < 4 * delay
