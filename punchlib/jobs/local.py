@@ -99,6 +99,8 @@ class LocalCloud:
                     "GATEWAY_PORT": str(aws),
                     "BIND_HOST": "127.0.0.1",
                     "IOT_MTLS_ENABLED": "0",  # it would listen on every address
+                    # At its start it ends all containers of any other MiniStack that it can see.
+                    "DOCKER_HOST": "unix:///nonexistent",
                 },
             ),
             self._service("stun", _stun_command(root, stun), {}),

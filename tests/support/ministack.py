@@ -68,7 +68,13 @@ def start(folder: Path) -> tuple[MiniStack, subprocess.Popen[bytes]]:
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen(
             [Path(sys.executable).parent / "ministack"],
-            env=os.environ | {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1"},
+            # Without Docker: at its start it ends all containers of any other MiniStack it can see.
+            env=os.environ
+            | {
+                "GATEWAY_PORT": str(port),
+                "BIND_HOST": "127.0.0.1",
+                "DOCKER_HOST": "unix:///nonexistent",
+            },
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
