@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,8 @@ from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.runtime import commit, state
 
+#: Seconds between two looks whether the script must stop.
+WATCH = 0.5
 #: Seconds between two looks whether the run was given up.
 CANCEL_POLL = 3.0
 #: Seconds from SIGTERM to SIGKILL: enough for an upload to be aborted.
@@ -195,15 +198,11 @@ class ScriptRunner:
         tail.start()
         note = ""
         try:
-            while True:
-                try:
-                    code = process.wait(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
+            # Popen.wait(timeout) would wake up twenty times a second.
+            with open(os.pidfd_open(process.pid), "rb", buffering=0) as ended:
+                while not select.select([ended], [], [], WATCH)[0] and not note:
                     note = watch()
-                    if note:
-                        code = _terminate(process)
-                        break
+            code = _terminate(process) if note else process.wait()
         finally:
             _kill_group(process.pid)
             _kill_strays(env["PUNCH_STATE_DIR"])

@@ -131,12 +131,14 @@ def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:
 
 def _wait_for(address: str, alive: socket.socket) -> None:
     deadline = time.monotonic() + START_TIMEOUT
+    pause = 0.02
     while True:
         with contextlib.suppress(OSError), socket.create_connection((address, 8080), 1.0):
             return
         # Readable means ended: nobody ever writes.
-        if select.select([alive], [], [], 0.02)[0] or time.monotonic() > deadline:
+        if select.select([alive], [], [], pause)[0] or time.monotonic() > deadline:
             raise NodeLost("the worker did not start")
+        pause = min(pause * 1.5, 0.25)
 
 
 def _tail(log: Path) -> str:

@@ -288,7 +288,7 @@ def unwrapped() -> Draft:
 
 
 def group_by() -> Draft:
-    count = "awk '{ n[$1]++ } END { for (k in n) print k, n[k] }'"
+    count = "awk 'NF { n[$1]++ } END { for (k in n) print k, n[k] }'"
     total = "awk '{ n[$1] += $2 } END { for (k in n) print k, n[k] }'"
     job = Draft("groupby", ["text/in.txt"], "out/groups.txt", f'{count} "$IN1" | sort')
     fifos = gather(job, mapped(mapped(scatter(job, 3), count), "sort"))
