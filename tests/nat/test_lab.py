@@ -110,7 +110,7 @@ def test_two_hosts_behind_one_nat(
                 port=mine["port"],
                 remote=theirs["mapped"][0],
                 at=at,
-                seconds=2.5,
+                seconds=1.5,
             )
         assert all(agent.answer()["ok"] for agent in (a, b)) is through_the_nat
 
@@ -126,10 +126,10 @@ def test_delay_is_accurate_and_loss_is_what_was_asked(lab: Lab) -> None:
             assert rtt <= times[len(times) // 2] < rtt + 0.005
         with lab.wire(a, b, rtt=0.002, loss=0.05):
             knocks = [
-                agent.ask(do="knock", remote=target, seconds=0.2)["answer"] for _ in range(150)
+                agent.ask(do="knock", remote=target, seconds=0.2)["answer"] for _ in range(100)
             ]
-        # 1 - 0.95² = 9.75 % of the round trips; the bounds are four standard deviations away.
-        assert 1 <= knocks.count("silence") <= 30
+        # 1 - 0.95² = 9.75 % of the round trips; the upper bound is more than four standard deviations away.
+        assert 1 <= knocks.count("silence") <= 24
 
 
 def test_the_delay_router_gives_the_hop_back() -> None:
