@@ -49,6 +49,8 @@ class Services:
                 "GATEWAY_PORT": str(AWS_PORT),
                 "SERVICES": "dynamodb,s3,sts",
                 "LOG_LEVEL": "ERROR",
+                # At its start it ends all containers of any other MiniStack that it can see.
+                "DOCKER_HOST": "unix:///nonexistent",
             },
         )
         for address, port in (
