@@ -1,0 +1,54 @@
+# `make` lists the targets. What each needs is made by itself, in .venv and .build.
+SHELL := /bin/bash
+.SHELLFLAGS := -o errexit -o nounset -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-run
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set-up ---------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "punchlib needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# What running jobs on this machine needs, AWS's runtime interface emulator included.
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local]'
+	$(BIN)/python -m punchlib.jobs.rie
+	@touch $@
+
+# The same, and the tools of development.
+$(STAMP): pyproject.toml $(DEMO_STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,lambda,dev]'
+	@touch $@
+
+.PHONY: venv
+venv: $(STAMP) ## the virtual environment with everything that development needs
+
+# --- use ------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(DEMO_STAMP) ## sort a real text on this machine: no Docker, no AWS account
+	@examples/demo.sh
+
+# --- development ----------------------------------------------------------------------------
+
+.PHONY: test
+test: $(STAMP) ## unit and loopback tests
+	$(BIN)/python -m pytest tests/unit tests/loopback
+
+.PHONY: lint
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
