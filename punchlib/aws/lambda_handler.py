@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from punchlib.aws.clients import client
-from punchlib.aws.node import run_event, workdir
+from punchlib.aws.node import ensure_engine, run_event, workdir
 from punchlib.aws.protocol import Event, ScriptsFailed
 from punchlib.aws.script_runner import ScriptRunner
 from punchlib.config import Config
@@ -25,6 +25,7 @@ class _Worker:
     """What a worker keeps from one invocation to the next: clients, and nothing of a job."""
 
     def __init__(self) -> None:
+        ensure_engine()
         config = Config.from_env()
         self._runner = ScriptRunner(client("s3", config), config, workdir())
         self._cold = True

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 from punchlib.aws.protocol import Event, Result
 from punchlib.aws.script_runner import ScriptRunner
+from punchlib.runtime import engine, thin
 
 
 def workdir() -> Path:
     """The folder that holds runtime/ and aws/: $PASH_TOP, else /var/task."""
     given = os.environ.get("PASH_TOP") or os.environ.get("LAMBDA_TASK_ROOT") or "/var/task"
     return Path(given).absolute()
+
+
+def ensure_engine() -> None:
+    """Starts the node engine for this process's lifetime, unless the machine has one already.
+
+    Scripts find it by PUNCH_ENGINE; until it has imported everything, they wait in its queue.
+    """
+    if thin.ENGINE not in os.environ:
+        lifetime = contextlib.ExitStack()
+        atexit.register(lifetime.close)
+        os.environ[thin.ENGINE] = lifetime.enter_context(engine.spawn())
 
 
 def run_event(

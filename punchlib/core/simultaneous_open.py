@@ -54,11 +54,15 @@ class Technique(StrEnum):
     HOLD_AND_DIAL = "hold-and-dial"
     RACE = "race"
     SWAPPED = "swapped"  # hold and dial with the roles exchanged
+    LISTEN = "listen"  # an end that lets anybody in listens for one whose ports are unpredictable
     NONE = "none"  # nothing direct is left: S3
 
 
 #: Technique and seconds of each attempt, from the first. Each has fresh ports and a new record.
 ATTEMPTS = ((Technique.HOLD_AND_DIAL, 2.5), (Technique.RACE, 1.5), (Technique.SWAPPED, 1.5))
+
+#: Seconds for `LISTEN` where no end knows how its NAT filters: two round trips of 300 ms.
+LISTEN_TIME = 0.8
 
 
 @dataclass(frozen=True)
@@ -100,52 +104,39 @@ def make_plan(
         routes: the routes that this end may take.
     """
     # A newcomer is met with the first technique, however many attempts the other has behind it.
+    hosts = [CandidatePair(None, c) for c in peer.of_type(CandidateType.HOST)]
+    remotes = peer.of_type(CandidateType.SRFLX)
+    count = min(len(mine.of_type(CandidateType.SRFLX)), len(remotes))
+    pairs = [CandidatePair(i, remotes[i]) for i in range(count)]
+    # A newcomer is met with the first technique, however many attempts the other has behind it.
     attempt = min(mine.attempt, peer.attempt)
     technique, seconds = (
         ATTEMPTS[attempt - 1] if attempt <= len(ATTEMPTS) else (Technique.NONE, 0.0)
     )
-    hosts = [CandidatePair(None, c) for c in peer.of_type(CandidateType.HOST)]
-    remotes = peer.of_type(CandidateType.SRFLX)
-    locals_ = mine.of_type(CandidateType.SRFLX)
-    if not remotes and hosts and locals_:
-        # The peer has no NAT: what it listens on is what we dial.
-        remotes = tuple(p.remote for p in hosts[-1:])
-    pairs = [
-        CandidatePair(i, remotes[min(i, len(remotes) - 1)]) for i in range(len(locals_)) if remotes
-    ]
-    mine_fixed, peer_fixed = mine.nat.mapping != "dependent", peer.nat.mapping != "dependent"
-    holding = second
     listening = False
-    if technique is Technique.SWAPPED:
-        holding = not second
-    if mine_fixed != peer_fixed and technique is not Technique.NONE:
-        # Only the end whose port can be predicted can be dialled: it holds and listens.
-        technique, holding, listening = Technique.HOLD_AND_DIAL, mine_fixed, mine_fixed
-    if technique is not Technique.NONE and not direct_is_possible(mine, peer):
-        pairs = []
+    if not (_predictable(mine) and _predictable(peer)):
+        # Nobody can hold for ports that cannot be foreseen. An end that lets anybody in listens on
+        # the port that STUN saw, and the other dials that; one that may do so gets a moment.
+        known = "independent" in (mine.nat.filtering, peer.nat.filtering)
+        technique, seconds = (Technique.LISTEN, ATTEMPTS[0][1] if known else LISTEN_TIME)
+        listening = mine.nat.filtering != "dependent"
+        if peer.nat.filtering == "dependent":
+            pairs = []
+        if attempt > 1 or not (listening or pairs or hosts):
+            technique = Technique.NONE
     if Route.PUNCHED not in routes:
-        pairs = []
+        pairs, listening = [], False
     if Route.HOST not in routes:
         hosts = []
-    if technique is Technique.NONE or not (pairs or hosts):
-        return Plan(Technique.NONE, holding, 0.0, sending, (), ())
+    if technique is Technique.NONE or not (pairs or hosts or listening):
+        return Plan(Technique.NONE, second, 0.0, sending, (), ())
+    holding = technique is not Technique.LISTEN and second != (technique is Technique.SWAPPED)
     return Plan(technique, holding, seconds, sending, tuple(pairs), tuple(hosts), listening)
 
 
-def direct_is_possible(mine: Record, peer: Record) -> bool:
-    """Whether two such NATs can be punched at all, as far as their owners know them.
-
-    An end whose mapping depends on the destination cannot be dialled; it can dial an end that has
-    no NAT or whose NAT filters independently of the endpoint (RFC 5382).
-    """
-
-    def fixed(r: Record) -> bool:
-        return r.nat.mapping != "dependent"
-
-    def open_(r: Record) -> bool:
-        return r.nat.mapping == "none" or (fixed(r) and r.nat.filtering == "independent")
-
-    return (fixed(mine) and fixed(peer)) or open_(mine) or open_(peer)
+def _predictable(record: Record) -> bool:
+    """Whether the port that STUN saw is the one that the peer will see."""
+    return record.nat.mapping != "dependent"
 
 
 def plan_for_v1(mine: Record, peer: Record, *, sending: bool, seconds: float) -> Plan:

@@ -22,6 +22,7 @@ BINDING_SUCCESS = 0x0101
 BINDING_ERROR = 0x0111
 
 MAPPED_ADDRESS = 0x0001
+CHANGE_REQUEST = 0x0003
 ERROR_CODE = 0x0009
 XOR_MAPPED_ADDRESS = 0x0020
 RESPONSE_ORIGIN = 0x802B
@@ -48,6 +49,16 @@ class BindingResponse:
 def binding_request(transaction_id: bytes) -> bytes:
     """A binding request without attributes; `transaction_id` is 12 random bytes."""
     return HEADER.pack(BINDING_REQUEST, 0, MAGIC_COOKIE, transaction_id)
+
+
+def change_request(transaction_id: bytes) -> bytes:
+    """A binding request to be answered from the server's other address and port.
+
+    RFC 5780 sections 4.4 and 7.2; over UDP only.
+    """
+    attribute = struct.pack("!HHI", CHANGE_REQUEST, 4, 0x06)
+    header = HEADER.pack(BINDING_REQUEST, len(attribute), MAGIC_COOKIE, transaction_id)
+    return header + attribute
 
 
 def binding_success(transaction_id: bytes, mapped: TransportAddress) -> bytes:

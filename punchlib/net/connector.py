@@ -27,7 +27,7 @@ from punchlib.net import sockets
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel, open_channel
 from punchlib.net.connection import Connection, Fallback, Spec
-from punchlib.net.gather import Ends, gather
+from punchlib.net.gather import Ends, open_ports
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore, Slot
 from punchlib.rendezvous.watcher import Watcher
@@ -79,6 +79,7 @@ class Connector:
 
     async def close(self) -> None:
         await self.watcher.close()
+        await self.stun.close()
 
 
 class _Establishing:
@@ -149,10 +150,15 @@ class _Establishing:
         """Gathers and registers with fresh ports; whether we are second (`peer` is there)."""
         if self.ends is not None:
             self.ends.close()
-        self.ends = await gather(
-            self.owner.stun, self.config.routes, on_lambda=self.config.on_lambda
-        )
-        identity = await self.owner.identity if self.owner.identity is not None else None
+        ready = asyncio.ensure_future(self.owner.store.ready())
+        try:
+            self.ends = await open_ports(self.owner.stun, self.config.routes)
+            identity = await self.owner.identity if self.owner.identity is not None else None
+            await ready
+        finally:
+            await _cancel(ready)
+        nat = await self.owner.stun.nat()
+        self.ends.settle(nat, self.config.routes, on_lambda=self.config.on_lambda)
         self.mine = Record(
             local_addr=self.ends.local,
             external_addr=self.ends.external,
@@ -163,7 +169,7 @@ class _Establishing:
             security=self.config.security,
             cert=identity.cert_der if identity else b"",
             candidates=self.ends.candidates,
-            nat=self.owner.stun.nat,
+            nat=self.ends.nat,
         )
         self.mine_text = self.mine.to_json(
             scope=records.signature_scope(*self.mine_slot), job_key=self.config.job_key

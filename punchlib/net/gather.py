@@ -15,6 +15,7 @@ from punchlib.core.candidates import (
     TransportAddress,
     usable_host_address,
 )
+from punchlib.core.records import Nat
 from punchlib.net import sockets
 from punchlib.net.stun_client import PunchPort, StunClient
 
@@ -27,16 +28,18 @@ class Ends:
     """Our ends of one attempt: punching ports, and a listener for host candidates.
 
     Attributes:
+        ports: the punching ports.
         local: our address, for people and old peers.
-        ports: the punching ports, mapped ones first.
         listener: accepts on the host candidate's port; None where no peer could use it.
-        candidates: what the record tells the peer, in the order of `ports`.
+        candidates: what the record tells the peer; the n-th srflx is the n-th port's.
+        nat: what is known of our NAT.
     """
 
-    local: TransportAddress
-    ports: list[PunchPort] = field(default_factory=list)
+    ports: list[PunchPort]
+    local: TransportAddress = field(default=TransportAddress("127.0.0.1", 9))
     listener: socket.socket | None = None
     candidates: tuple[Candidate, ...] = ()
+    nat: Nat = field(default=Nat())
 
     @property
     def external(self) -> TransportAddress:
@@ -46,6 +49,25 @@ class Ends:
                 if candidate.type is kind:
                     return candidate.address
         return self.local
+
+    def settle(self, nat: Nat, routes: Sequence[str], *, on_lambda: bool) -> None:
+        """Decides on the candidates, as late as possible: more is known of the NAT then."""
+        self.nat = nat
+        host = self._host(on_lambda)
+        candidates = [Candidate(CandidateType.SRFLX, p.mapped) for p in self.ports if p.mapped]
+        if host is not None and Route.HOST in routes:
+            if (nat.mapping, nat.filtering) == ("none", "independent"):
+                # Neither NAT nor firewall: punching could only do what a listener does better
+                # (RFC 8445 section 5.1.3, redundant candidates).
+                candidates.clear()
+            self.listener = _listen(0)
+            address = TransportAddress(host, int(self.listener.getsockname()[1]))
+            candidates.append(Candidate(CandidateType.HOST, address))
+        self.candidates = tuple(candidates)
+        if self.ports:
+            self.local = self.ports[0].local
+        elif candidates:
+            self.local = candidates[-1].address
 
     def listen_on_ports(self) -> list[socket.socket]:
         """Listeners on the punching ports, for peers whose own port cannot be predicted."""
@@ -59,54 +81,38 @@ class Ends:
             self.listener.close()
             self.listener = None
 
+    def _host(self, on_lambda: bool) -> str | None:
+        """Our own address, where a peer could reach it.
 
-async def gather(stun: StunClient, routes: Sequence[str], *, on_lambda: bool) -> Ends:
-    """Opens fresh ports and learns their mapping.
+        Lambda workers never reach each other directly, whatever their interfaces are called;
+        where there is no NAT at all, the address that STUN saw is our own.
+        """
+        if self.nat.mapping == "none":
+            return self.ports[0].local.host if self.ports else None
+        if on_lambda:
+            return None
+        if self.ports and usable_host_address(self.ports[0].local.host):
+            return self.ports[0].local.host
+        return sockets.host_address(sockets.SOMEWHERE) or "127.0.0.1"
+
+
+async def open_ports(stun: StunClient, routes: Sequence[str]) -> Ends:
+    """Opens fresh punching ports and learns their mapping.
 
     Dead STUN servers are no error here: there are fewer candidates then.
     """
     ports: list[PunchPort] = []
-    listener: socket.socket | None = None
-    try:
-        if Route.PUNCHED in routes:
-            tasks = [asyncio.create_task(stun.open_port()) for _ in range(PORTS)]
-            try:
-                for task in tasks:
-                    ports.append(await task)
-            except BaseException:
-                await _discard(tasks[len(ports) :])
-                raise
-        host = _host(stun, ports, on_lambda)
-        candidates = [Candidate(CandidateType.SRFLX, p.mapped) for p in ports if p.mapped]
-        if host is not None and Route.HOST in routes:
-            listener = _listen(0)
-            address = TransportAddress(host, int(listener.getsockname()[1]))
-            candidates.append(Candidate(CandidateType.HOST, address))
-        local = ports[0].local if ports else TransportAddress(host or "127.0.0.1", 9)
-        if listener is not None and not ports:
-            local = TransportAddress(local.host, int(listener.getsockname()[1]))
-        return Ends(local, ports, listener, tuple(candidates))
-    except BaseException:
-        for port in ports:
-            port.close()
-        if listener is not None:
-            listener.close()
-        raise
-
-
-def _host(stun: StunClient, ports: list[PunchPort], on_lambda: bool) -> str | None:
-    """Our own address, where a peer could reach it.
-
-    Lambda workers never reach each other directly, whatever their interfaces are called; where
-    there is no NAT at all, the address that STUN saw is our own.
-    """
-    if stun.nat.mapping == "none":
-        return ports[0].local.host if ports else None
-    if on_lambda:
-        return None
-    if ports and usable_host_address(ports[0].local.host):
-        return ports[0].local.host
-    return sockets.host_address(sockets.SOMEWHERE) or "127.0.0.1"
+    if Route.PUNCHED in routes:
+        tasks = [asyncio.create_task(stun.open_port()) for _ in range(PORTS)]
+        try:
+            for task in tasks:
+                ports.append(await task)
+        except BaseException:
+            for port in ports:
+                port.close()
+            await _discard(tasks[len(ports) :])
+            raise
+    return Ends(ports)
 
 
 async def _discard(tasks: list[asyncio.Task[PunchPort]]) -> None:

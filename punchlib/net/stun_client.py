@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import functools
 import socket
 import time
 from collections.abc import Sequence
@@ -21,13 +21,12 @@ from punchlib.core import stun
 from punchlib.core.candidates import TransportAddress
 from punchlib.core.records import Nat
 from punchlib.net import sockets
+from punchlib.net.nat_observer import NatObserver, tcp_binding
 
 #: Seconds: the next server is asked as well when the one before has not answered by then.
 SERVER_STAGGER = 0.5
 #: Seconds that UDP is given, the last part of the whole time-out.
 UDP_SHARE = 2.5
-#: Seconds that the second opinion on the mapping may take after the first.
-SECOND_OPINION = 0.3
 
 
 @dataclass
@@ -74,12 +73,11 @@ class StunClient:
         self.servers = tuple(servers)
         self.timeout = timeout
         self.public_ip = public_ip
-        self.nat = Nat()
         self.failures: list[str] = []
         self._resolved: dict[tuple[str, int], asyncio.Task[TransportAddress]] = {}
         self._preferred = 0
-        self._observed = False
-        self._own: str | None = None
+        self._assumed = Nat()
+        self._observer: NatObserver | None = None
 
     async def open_port(self) -> PunchPort:
         """Opens a fresh punching port and learns its mapping.
@@ -95,9 +93,9 @@ class StunClient:
             raise
 
     async def _open_port(self, anchor: socket.socket, port: int) -> PunchPort:
-        if self.nat.mapping == "none" and self._own is not None:
+        if self._observer is not None and self._observer.without_nat:
             # No NAT: a port's mapping is the port itself, and nobody needs to be asked again.
-            local = TransportAddress(self._own, port)
+            local = TransportAddress(self._observer.local.host, port)
             return PunchPort(local, local, None, anchor)
         if self.public_ip is not None:
             mine = sockets.host_address(TransportAddress(self.public_ip, 9)) or "127.0.0.1"
@@ -149,20 +147,48 @@ class StunClient:
                         failures.append(f"{_name(self.servers[n])} over TCP: {exc}")
                         continue
                     self._preferred = n
-                    await self._observe(port, keeper, response)
+                    self._observe(port, keeper, response)
                     return response.mapped, keeper
         finally:
             await _reap(list(running))
         # Nothing over TCP: UDP may still tell.
         raise TimeoutError
 
+    def _observe(self, port: int, keeper: socket.socket, response: stun.BindingResponse) -> None:
+        if self._observer is None:
+            asked = TransportAddress(*keeper.getpeername()[:2])
+            local = TransportAddress(*keeper.getsockname()[:2])
+            others = [s for n, s in enumerate(self.servers) if n != self._preferred]
+            self._observer = NatObserver(
+                local, asked, response, functools.partial(self._resolve, *others[:1])
+            )
+
+    async def nat(self) -> Nat:
+        """What is known of our NAT; waits for the mapping's behaviour, but not for more."""
+        if self._observer is None:
+            return self._assumed
+        return await self._observer.facts()
+
+    async def close(self) -> None:
+        if self._observer is not None:
+            await self._observer.close()
+
     async def _ask_tcp(
         self, server: tuple[str, int], port: int
     ) -> tuple[stun.BindingResponse, socket.socket]:
         address = await self._resolve(server)
-        return await _binding(address, port)
+        return await tcp_binding(address, port)
 
-    async def _resolve(self, server: tuple[str, int]) -> TransportAddress:
+    async def _resolve(self, *servers: tuple[str, int]) -> TransportAddress:
+        """The address of a server.
+
+        Raises:
+            OSError: its name cannot be resolved, or there is none.
+        """
+        if not servers:
+            raise OSError("no other STUN server")
+        (server,) = servers
+
         async def resolve() -> TransportAddress:
             found = await asyncio.get_running_loop().getaddrinfo(
                 *server, family=socket.AF_INET, type=socket.SOCK_STREAM
@@ -173,35 +199,6 @@ class StunClient:
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._resolved[server] = asyncio.create_task(resolve())
         return await asyncio.shield(task)
-
-    async def _observe(
-        self, port: int, keeper: socket.socket, response: stun.BindingResponse
-    ) -> None:
-        """Learns, once in a process, whether the mapping depends on the destination.
-
-        RFC 5780 section 4.3: the same port, another address of the server; or another server.
-        """
-        if self._observed:
-            return
-        self._observed = True
-        if response.mapped == TransportAddress(*keeper.getsockname()[:2]):
-            self.nat = Nat(mapping="none")
-            self._own = response.mapped.host
-            return
-        asked = TransportAddress(*keeper.getpeername()[:2])
-        try:
-            async with asyncio.timeout(SECOND_OPINION):
-                second = response.other
-                if second is None or second.host == asked.host:
-                    rest = [s for s in self.servers if s != self.servers[self._preferred]]
-                    if not rest:
-                        return
-                    second = await self._resolve(rest[0])
-                other, sock = await _binding(second, port)
-        except (OSError, stun.StunError, EOFError, TimeoutError):
-            return
-        sock.close()
-        self.nat = Nat(mapping="independent" if other.mapped == response.mapped else "dependent")
 
     async def _over_udp(self, port: int, failures: list[str]) -> TransportAddress:
         loop = asyncio.get_running_loop()
@@ -227,28 +224,6 @@ class StunClient:
 
 def _name(server: tuple[str, int]) -> str:
     return f"{server[0]}:{server[1]}"
-
-
-async def _binding(
-    address: TransportAddress, port: int
-) -> tuple[stun.BindingResponse, socket.socket]:
-    """One binding request over TCP from a local port; the connection stays open."""
-    loop = asyncio.get_running_loop()
-    sock = sockets.punching_socket(port)
-    try:
-        await loop.sock_connect(sock, tuple(address))
-        transaction_id = os.urandom(12)
-        await loop.sock_sendall(sock, stun.binding_request(transaction_id))
-        buffer = b""
-        while (length := stun.message_length(buffer)) is None or len(buffer) < length:
-            chunk = await loop.sock_recv(sock, stun.MAX_MESSAGE)
-            if not chunk:
-                raise EOFError("closed the connection without an answer")
-            buffer += chunk
-        return stun.parse_response(buffer[:length], transaction_id), sock
-    except BaseException:
-        sock.close()
-        raise
 
 
 def _ask_udp(sock: socket.socket, address: TransportAddress) -> TransportAddress | None:

@@ -69,6 +69,15 @@ class DynamoDbStore:
         self._make_client = make_client
         self._creating: asyncio.Task[None] | None = None
 
+    async def ready(self) -> None:
+        try:
+            await self._made_client()
+        except BotoCoreError as exc:
+            raise RendezvousError(
+                f"rendezvous: no DynamoDB client could be made: {exc}",
+                next_step="check the AWS_ variables and the credentials of this machine",
+            ) from exc
+
     async def register(
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
     ) -> Registered:
@@ -171,16 +180,19 @@ class DynamoDbStore:
             backoff = min(backoff * 2, MAX_BACKOFF)
 
     async def _once(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        if self._client is None:
-            self._client = asyncio.ensure_future(
-                loop.run_in_executor(self._pool, self._make_client)
-            )
-        client = await asyncio.shield(self._client)
+        client = await self._made_client()
         self.calls += 1
         method = functools.partial(getattr(client, operation), **request)
+        loop = asyncio.get_running_loop()
         answer: dict[str, Any] = await loop.run_in_executor(self._pool, method)
         return answer
+
+    async def _made_client(self) -> Any:
+        if self._client is None:
+            loop = asyncio.get_running_loop()
+            made = loop.run_in_executor(self._pool, self._make_client)
+            self._client = asyncio.ensure_future(made)
+        return await asyncio.shield(self._client)
 
     def _refused(self, operation: str, code: str, problem: str) -> RendezvousError:
         if code in _CREDENTIALS:

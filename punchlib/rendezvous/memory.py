@@ -15,6 +15,9 @@ class MemoryStore:
         self.records: dict[Slot, str] = {}
         self.calls: dict[str, int] = {"register": 0, "read": 0, "remove": 0}
 
+    async def ready(self) -> None:
+        return None
+
     async def register(
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
     ) -> Registered:

@@ -31,6 +31,10 @@ class Registered:
 class RendezvousStore(Protocol):
     """Registration is one atomic step that overwrites our own record and tells the peer's."""
 
+    async def ready(self) -> None:
+        """Returns when a registration would go out at once."""
+        ...
+
     async def register(
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
     ) -> Registered:

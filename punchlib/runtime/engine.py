@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from punchlib.runtime import thin, tools
@@ -55,25 +55,24 @@ class Request:
     fds: list[int]
 
 
-def spawn() -> contextlib.AbstractContextManager[str]:
-    """Starts an engine for this machine; the value for PUNCH_ENGINE, while it lives.
+@contextlib.contextmanager
+def spawn(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Runs an engine while the context lasts; yields the value for PUNCH_ENGINE.
 
     The socket listens before the engine has imported anything: early callers wait in its queue.
+
+    Args:
+        environment: the engine's; its AWS clients serve callers with the same AWS_ variables.
     """
-    return _spawned()
-
-
-@contextlib.contextmanager
-def _spawned() -> Iterator[str]:
     name = f"punch-{os.getpid()}-{os.urandom(6).hex()}"
-    listener = _listen(name)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "punchlib.runtime.engine", str(listener.fileno())],
-        pass_fds=[listener.fileno()],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C is for its owner, who ends it
-    )
-    listener.close()
+    with _listen(name) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "punchlib.runtime.engine", str(listener.fileno())],
+            env=None if environment is None else dict(environment),
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is for its owner, who ends it
+        )
     try:
         yield name
     finally:

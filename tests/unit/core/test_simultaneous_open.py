@@ -16,7 +16,6 @@ from punchlib.core.simultaneous_open import (
     Connect,
     Plan,
     Technique,
-    direct_is_possible,
     make_plan,
     plan_for_v1,
 )
@@ -170,34 +169,47 @@ def test_the_attempts(attempt: int, technique: Technique, holds: bool) -> None:
 
 
 FIXED, RANDOM = Nat("independent", "dependent"), Nat("dependent", "dependent")
-OPEN, CONE = Nat("none", "unknown"), Nat("independent", "independent")
+OPEN, FIREWALL = Nat("none", "independent"), Nat("none", "dependent")
+CONE, RANDOM_CONE = Nat("independent", "independent"), Nat("dependent", "independent")
+RANDOM_MAYBE = Nat("dependent", "unknown")
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "possible"),
+    ("a", "b", "technique"),
     [
-        (FIXED, FIXED, True),
-        (Nat(), Nat(), True),
-        (FIXED, RANDOM, False),
-        (RANDOM, RANDOM, False),
-        (OPEN, RANDOM, True),
-        (CONE, RANDOM, True),
-        (CONE, FIXED, True),
+        (FIXED, FIXED, Technique.HOLD_AND_DIAL),
+        (UNKNOWN, UNKNOWN, Technique.HOLD_AND_DIAL),
+        (FIREWALL, CONE, Technique.HOLD_AND_DIAL),
+        (FIXED, RANDOM, Technique.NONE),
+        (FIREWALL, RANDOM, Technique.NONE),
+        (RANDOM, RANDOM, Technique.NONE),
+        (OPEN, RANDOM, Technique.LISTEN),
+        (CONE, RANDOM, Technique.LISTEN),
+        (RANDOM_CONE, RANDOM, Technique.LISTEN),
+        (RANDOM_CONE, FIXED, Technique.LISTEN),
+        (RANDOM_MAYBE, RANDOM, Technique.LISTEN),
     ],
 )
-def test_what_can_be_direct(a: Nat, b: Nat, possible: bool) -> None:
+def test_what_can_be_direct(a: Nat, b: Nat, technique: Technique) -> None:
     for x, y in ((a, b), (b, a)):
-        assert direct_is_possible(record(x), record(y)) is possible
         p = make_plan(record(x), record(y), second=False, sending=True, routes=ROUTES)
-        assert (p.technique is not Technique.NONE) is possible, "no time is lost on the rest"
+        assert p.technique is technique, "no time is lost on what cannot work"
 
 
-def test_towards_random_ports_the_other_end_holds_and_listens() -> None:
+def test_the_end_that_lets_anybody_in_listens_and_the_other_dials() -> None:
     for second in (True, False):
         p = make_plan(record(CONE), record(RANDOM), second=second, sending=True, routes=ROUTES)
         q = make_plan(record(RANDOM), record(CONE), second=not second, sending=False, routes=ROUTES)
-        assert p.holding and p.listening
-        assert not q.holding and not q.listening
+        assert p.listening and not p.pairs
+        assert q.pairs and not q.listening and not q.holding
+
+
+def test_what_is_only_possible_gets_a_moment() -> None:
+    sure = make_plan(record(CONE), record(RANDOM), second=True, sending=True, routes=ROUTES)
+    maybe = make_plan(record(UNKNOWN), record(RANDOM), second=True, sending=True, routes=ROUTES)
+    assert maybe.seconds < 1.0 < sure.seconds
+    again = make_plan(record(CONE, 2), record(RANDOM, 2), second=True, sending=True, routes=ROUTES)
+    assert again.technique is Technique.NONE
 
 
 def test_routes_restrict() -> None:

@@ -1,0 +1,202 @@
+"""The node engine: the same pashlib, forked. Everything here also holds without an engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from punchlib.runtime import engine
+from punchlib.runtime.layout import write_pashlib
+from tests.support.coturn import coturn
+from tests.support.ministack import MiniStack
+
+PAYLOAD = os.urandom(3_000_000)
+
+
+@pytest.fixture(scope="module")
+def base(
+    ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    with coturn(tmp_path_factory.mktemp("coturn")) as (host, port):
+        yield {
+            **ministack.env,
+            "PATH": os.environ["PATH"],
+            "PASH_STUN_SERVER": f"{host}:{port}",
+            "PUNCH_TIMEOUT": "30",
+        }
+
+
+@pytest.fixture(params=["engine", "in-process"])
+def env(
+    request: pytest.FixtureRequest, base: dict[str, str], tmp_path: Path
+) -> Iterator[dict[str, str]]:
+    given = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    if request.param == "in-process":
+        yield given
+    else:
+        with engine.spawn(given) as name:
+            yield given | {"PUNCH_ENGINE": name}
+
+
+@pytest.fixture
+def pashlib(tmp_path: Path) -> Path:
+    write_pashlib(tmp_path / "pashlib")
+    return tmp_path / "pashlib"
+
+
+def start(
+    pashlib: Path, env: dict[str, str], *arguments: str, prefix: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*prefix, str(pashlib), *arguments],
+        env=env,
+        cwd=pashlib.parent,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def markers(env: dict[str, str]) -> str:
+    return "".join(p.read_text() for p in Path(env["PUNCH_STATE_DIR"]).glob("failures/*.json"))
+
+
+def wait_until(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def move(pashlib: Path, env: dict[str, str], key: str, prefix: tuple[str, ...] = ()) -> None:
+    """Sends `PAYLOAD` through two pashlibs and two FIFOs."""
+    source, sink = pashlib.parent / f"in {key}", pashlib.parent / f"#out*{key}"
+    for fifo in (source, sink):
+        os.mkfifo(fifo)
+    sender = start(pashlib, env, f"send*{key}*0*1*{source}", prefix=prefix)
+    receiver = start(pashlib, env, f"recv*{key}*1*0*{sink}", prefix=prefix)
+    writer = subprocess.Popen(["tee", str(source)], stdin=subprocess.PIPE, stdout=-3)
+    reader = subprocess.Popen(["cat", str(sink)], stdout=subprocess.PIPE)
+    assert writer.stdin is not None
+    writer.stdin.write(PAYLOAD)
+    writer.stdin.close()
+    got = reader.communicate(timeout=60)[0]
+    assert hashlib.sha256(got).digest() == hashlib.sha256(PAYLOAD).digest()
+    for process in (sender, receiver):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+        assert b"connected route=" in errors, "its stderr is ours"
+    assert writer.wait(10) == 0
+
+
+def test_it_moves_bytes(pashlib: Path, env: dict[str, str]) -> None:
+    move(pashlib, env, "k")
+
+
+def test_each_caller_may_have_its_own_tmp(env: dict[str, str]) -> None:
+    """The FIFO's path means nothing in the engine's own mount namespace."""
+    # The launcher must be seen inside, where /tmp is another one.
+    outside = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="punch-engine-test-"))
+    write_pashlib(outside / "pashlib")
+    script = f"""
+        set -e
+        mount -t tmpfs none /tmp; mkdir -p $PUNCH_STATE_DIR; cd /tmp; mkfifo a b
+        printf hello > a &
+        {outside}/pashlib send*m*0*1*/tmp/a & p=$!
+        {outside}/pashlib recv*m*1*0*b & q=$!
+        got=$(cat b); wait $p; wait $q; echo got $got
+    """
+    done = subprocess.run(
+        ["unshare", "-Urm", "bash", "-c", script],
+        env=env | {"PUNCH_STATE_DIR": "/tmp/state"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    shutil.rmtree(outside)
+    assert done.stdout == b"got hello\n", done.stderr.decode()
+
+
+def test_a_missing_fifo_is_named_as_the_caller_named_it(pashlib: Path, env: dict[str, str]) -> None:
+    process = start(pashlib, env, "recv*k*1*0*no such fifo")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"mkfifo 'no such fifo'" in errors
+    assert not (pashlib.parent / "no such fifo").exists()
+
+
+def test_the_callers_death_is_the_tools(pashlib: Path, env: dict[str, str]) -> None:
+    os.mkfifo(pashlib.parent / "f")
+    process = start(pashlib, env | {"PUNCH_TIMEOUT": "60"}, "recv*d*1*0*f")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"Get local_addr")
+    process.terminate()
+    assert process.wait(10) in (-signal.SIGTERM, 143)
+    wait_until(lambda: "stopped by a signal" in markers(env))
+    # Nobody holds its stderr any more: the tool is gone.
+    assert b"stopped by SIGTERM" in process.stderr.read()
+    process.stderr.close()
+
+
+def test_a_failed_sibling_shows_in_the_exit_code_only(pashlib: Path, env: dict[str, str]) -> None:
+    for name in ("a", "b"):
+        os.mkfifo(pashlib.parent / name)
+    sender = start(pashlib, env, "send*s1*0*1*a", "send*s2*0*1*missing")
+    receiver = start(pashlib, env, "recv*s1*1*0*b")
+    writer = subprocess.Popen(["bash", "-c", "seq 100000 > a"], cwd=pashlib.parent)
+    got = subprocess.run(
+        ["cat", "b"], cwd=pashlib.parent, capture_output=True, timeout=60, check=True
+    ).stdout
+    _, errors = sender.communicate(timeout=60)
+    receiver.communicate(timeout=60)
+    assert writer.wait(10) == 0
+    assert sender.returncode == 2
+    assert b"missing" in errors
+    # The marker of the missing FIFO travels on: that stream is whole, but its node has failed.
+    assert got == subprocess.run(["seq", "100000"], capture_output=True, check=True).stdout
+
+
+def test_a_killed_tool_is_not_success(pashlib: Path, base: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f")
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    with engine.spawn(env) as name:
+        process = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*z*1*0*f")
+        assert process.stderr is not None
+        process.stderr.readline()
+        (tool,) = (p for p in Path("/proc").iterdir() if _is_tool_of(p, tmp_path))
+        os.kill(int(tool.name), signal.SIGKILL)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 137
+        assert b"killed" in errors
+
+
+def _is_tool_of(process: Path, folder: Path) -> bool:
+    """Whether it is the fork that works for a caller in `folder`."""
+    try:
+        forked = b"punchlib.runtime.engine" in (process / "cmdline").read_bytes()
+        return forked and (process / "cwd").readlink() == folder
+    except OSError:
+        return False
+
+
+def test_without_its_engine_the_tool_runs_by_itself(
+    pashlib: Path, base: dict[str, str], tmp_path: Path
+) -> None:
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state"), "PUNCH_ENGINE": "nobody-is-here"}
+    move(pashlib, env, "alone")
+
+
+def test_early_callers_wait_for_the_engine(
+    pashlib: Path, base: dict[str, str], tmp_path: Path
+) -> None:
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    with engine.spawn(env) as name:
+        move(pashlib, env | {"PUNCH_ENGINE": name}, "early")
