@@ -15,6 +15,7 @@ from punchlib.errors import PunchError
 from punchlib.runtime.state import mark_failed
 
 READER_GONE = 128 + signal.SIGPIPE
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(BaseException):
@@ -32,8 +33,7 @@ def run(component: str, body: Callable[[], int]) -> int:
         component: the name in messages and in the failure marker.
         body: the tool itself; returns its status, raises PunchError or OSError.
     """
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _terminate)
+    before = {number: signal.signal(number, _terminate) for number in _ENDING}
     try:
         return body()
     except BrokenPipeError:
@@ -50,6 +50,10 @@ def run(component: str, body: Callable[[], int]) -> int:
     except BaseException as bug:
         mark_failed(component, repr(bug))
         raise
+    finally:
+        # What comes now is too late for us: under the engine our caller's leaving is a SIGTERM.
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(component: str, message: str, status: int) -> int:

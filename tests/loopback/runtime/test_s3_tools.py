@@ -1,0 +1,317 @@
+"""s3-get and s3-put against a real local S3 API: whole or nothing, and through bad connections."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from punchlib.config import Config
+from punchlib.errors import StorageError
+from punchlib.runtime import commit, state
+from punchlib.runtime.s3_reader import ObjectReader
+from tests.support.ministack import MiniStack
+
+from .conftest import Bash
+from .http_faults import CuttingProxy, Recorder
+
+MIB = 1 << 20
+ODD_KEY = 'in put\'s "2"/#x*é+%20.txt'
+WAIT = """
+source runtime/wait_for_output_and_sigpipe_rest.sh $p
+exit $internal_exec_status
+"""
+
+
+class Bucket:
+    """The test's bucket."""
+
+    def __init__(self, ministack: MiniStack, name: str) -> None:
+        self.s3 = ministack.client("s3")
+        self.name = name
+
+    def put(self, key: str, data: bytes) -> None:
+        self.s3.put_object(Bucket=self.name, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes | None:
+        if key not in self.keys():
+            return None
+        body: bytes = self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def keys(self) -> list[str]:
+        listed = self.s3.list_objects_v2(Bucket=self.name)
+        return [item["Key"] for item in listed.get("Contents", [])]
+
+    def uploads(self) -> list[Any]:
+        """Multipart uploads that are neither completed nor aborted."""
+        return list(self.s3.list_multipart_uploads(Bucket=self.name).get("Uploads", []))
+
+
+@pytest.fixture
+def bucket(ministack: MiniStack, s3_env: dict[str, str]) -> Bucket:
+    return Bucket(ministack, s3_env["AWS_BUCKET"])
+
+
+def put_job(stage: str) -> str:
+    """One stage into a put, with the wait script."""
+    return f"""
+    rm -f "$D/#fifo1"; mkfifo "$D/#fifo1"
+    {{ {stage} > "$D/#fifo1" & }}
+    p=$!
+    {{ python3.9 aws/s3-put-object.py out "$D/#fifo1" $1 & }}
+    p="$! $p"
+    {WAIT}
+    """
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB + 1])
+def test_there_and_back(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path, size: int
+) -> None:
+    data = os.urandom(size)
+    (tmp_path / "in").write_bytes(data)
+    result = bash(
+        """
+        mkfifo "$D/#f 1" "$D/#f 2"
+        cat "$D/in" > "$D/#f 1" &
+        python3.9 aws/s3-put-object.py "$KEY" "$D/#f 1" ignored || exit
+        cmp "$D/#f 2" "$D/in" & cmp=$!
+        python3.9 aws/s3-get-object.py "$KEY" "$D/#f 2" || exit
+        wait $cmp
+        """,
+        env=s3_env | {"KEY": ODD_KEY},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.get(ODD_KEY) == data
+    assert not bucket.uploads()
+
+
+def test_ranges_are_raw(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> None:
+    bucket.put("k", b"0123456789")
+    get = "python3.9 aws/s3-get-object.py k /dev/stdout"
+    assert bash(f"{get} bytes=2-4", env=s3_env).stdout == b"234"
+    assert bash(f"{get} bytes=7-", env=s3_env).stdout == b"789"
+    assert bash(f"{get} bytes=7-99", env=s3_env).stdout == b"789"
+    beyond = bash(f"{get} bytes=10-12", env=s3_env)
+    assert (beyond.returncode, beyond.stdout) == (1, b"")
+    assert b"InvalidRange" in beyond.stderr
+
+
+def test_a_broken_connection_resumes_at_the_byte(
+    bash: Bash, bucket: Bucket, ministack: MiniStack, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    data = os.urandom(5 * MIB + 3)
+    bucket.put("k", data)
+    proxy = CuttingProxy(ministack.port, [1000, 3 * MIB, 600, 10, MIB + 1])
+    with proxy.running():
+        result = bash(
+            'python3.9 aws/s3-get-object.py k "$D/out" bytes=5-',
+            env=s3_env | {"AWS_ENDPOINT_URL": proxy.url},
+        )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert (tmp_path / "out").read_bytes() == data[5:]
+    assert proxy.connections >= 5
+
+
+def test_a_connection_that_always_breaks_is_an_error(
+    bash: Bash, bucket: Bucket, ministack: MiniStack, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    bucket.put("k", b"x" * 100_000)
+    proxy = CuttingProxy(ministack.port, [60_000, *[500] * 100])
+    with proxy.running():
+        result = bash(
+            """
+            mkfifo "$D/f"; wc -c < "$D/f" &
+            python3.9 aws/s3-get-object.py k "$D/f"; status=$?; wait; exit $status
+            """,
+            env=s3_env | {"AWS_ENDPOINT_URL": proxy.url},
+        )
+    assert result.returncode == 1
+    assert b"of 100000" in result.stderr
+    assert b"the connection broke" in result.stderr
+    assert b"next:" in result.stderr
+    assert list((tmp_path / "state" / "failures").iterdir())
+    assert int(result.stdout) < 100_000
+
+
+def test_an_object_that_is_replaced_is_never_mixed(
+    bucket: Bucket, ministack: MiniStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ministack.env.items():
+        monkeypatch.setenv(name, value)
+    bucket.put("k", b"a" * 4 * MIB)
+    proxy = CuttingProxy(ministack.port, [2 * MIB])
+    with proxy.running():
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        stream = ObjectReader(Config.from_env(), bucket.name, "k").stream()
+        assert set(next(stream)) == {ord("a")}
+        bucket.put("k", b"b" * 4 * MIB)
+        with pytest.raises(StorageError, match="PreconditionFailed"):
+            for data in stream:
+                assert set(data) == {ord("a")}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "bash -c 'echo half; exit 3'",
+        "bash -c 'echo half; kill -9 $$'",
+        "runtime/r_unwrap < runtime/r_split",
+        "no-such-tool",
+    ],
+)
+def test_a_failed_stage_never_leaves_an_object(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], stage: str
+) -> None:
+    for before in (None, b"from before"):
+        if before is not None:
+            bucket.put("out", before)
+        result = bash(put_job(stage), env=s3_env)
+        assert result.returncode not in (0, 141)
+        assert b"wait: stage 1 of 2" in result.stderr
+        assert bucket.get("out") == before
+        assert not bucket.uploads()
+
+
+def test_without_a_state_folder_the_wait_script_still_decides(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    hand_run = "unset PUNCH_STATE_DIR\n"
+    result = bash(hand_run + put_job("bash -c 'echo half; sleep 1; exit 3'"), env=s3_env)
+    assert (result.returncode, bucket.get("out"), bucket.uploads()) == (3, None, [])
+    result = bash(hand_run + put_job("seq 3"), env=s3_env)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.get("out") == b"1\n2\n3\n"
+
+
+def test_a_marker_stops_a_put_without_a_wait_script(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    script = "runtime/r_unwrap < runtime/r_split | python3.9 aws/s3-put-object.py out /dev/stdin"
+    result = bash(f"set -e\n{script}", env=s3_env)
+    assert result.returncode == 1
+    assert b"because r_unwrap failed" in result.stderr
+    assert (bucket.get("out"), bucket.uploads()) == (None, [])
+
+
+@pytest.mark.parametrize(("signal", "status"), [("TERM", 143), ("HUP", 129), ("KILL", 137)])
+def test_a_put_that_is_killed(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], signal: str, status: int
+) -> None:
+    bucket.put("out", b"from before")
+    result = bash(
+        f"""
+        mkfifo "$D/f"; exec 4<> "$D/f"
+        python3.9 aws/s3-put-object.py out "$D/f" & put=$!
+        head -c 9000000 /dev/zero >&4
+        sleep 0.5
+        kill -{signal} $put; wait $put; exit $?
+        """,
+        env=s3_env,
+    )
+    assert result.returncode == status
+    assert bucket.get("out") == b"from before"
+    if signal != "KILL":  # then nobody is left to abort it; it stays invisible
+        assert not bucket.uploads()
+
+
+def test_the_runner_commits_what_the_put_left(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    job = put_job("seq 5")
+    bucket.put("out", b"from before")
+    for finish, expected in ((commit.abort, b"from before"), (commit.complete, b"1\n2\n3\n4\n5\n")):
+        result = bash(job, env=s3_env | {"PUNCH_COMMIT": "runner"})
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert bucket.get("out") == b"from before"
+        left = state.pending(str(tmp_path / "state"))
+        finish(left[-1:], bucket.s3)
+        assert bucket.get("out") == expected
+        assert not bucket.uploads()
+    commit.abort(left, bucket.s3)  # already gone: no error
+    with pytest.raises(StorageError, match="was not completed: NoSuchUpload"):
+        commit.complete(left[:1], bucket.s3)
+
+
+def test_dev_null_drains(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> None:
+    result = bash("seq 300000 | python3.9 aws/s3-put-object.py /dev/null /dev/stdin", env=s3_env)
+    assert (result.returncode, result.stderr, bucket.keys()) == (0, b"", [])
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("unset AWS_BUCKET; {get} k /dev/stdout", 2, b"AWS_BUCKET is not set"),
+        ("AWS_BUCKET=not-there {get} k /dev/stdout", 1, b"NoSuchBucket"),
+        ("{get} not-there /dev/stdout", 1, b"not-there: NoSuchKey"),
+        ("{get} k", 2, b"KEY and DEST"),
+        ("{get} k /dev/stdout lines=4", 2, b"no range"),
+        ('{get} k "$D/#fifo7"', 2, b"mkfifo"),
+        ("unset AWS_BUCKET; {put} k /dev/null", 2, b"AWS_BUCKET is not set"),
+        ("AWS_BUCKET=not-there {put} k /dev/null", 1, b"NoSuchBucket"),
+        ('{put} k "$D/#fifo7"', 2, b"mkfifo"),
+        ("{put} k", 2, b"KEY and SRC"),
+        ("AWS_ENDPOINT_URL=http://127.0.0.1:1 {get} k /dev/stdout", 1, b"127.0.0.1:1"),
+        ("python3.9 aws/s3-shard-reader.py k /dev/stdout", 2, b"range"),
+        ("python3.9 aws/s3-chunk-reader-smart-prealigned.py k /dev/stdout x", 2, b"ranges"),
+        ("python3.9 aws/invoke-lambda.py id folder nowhere", 2, b"wrong arguments"),
+    ],
+)
+def test_errors_say_what_and_what_next(
+    bash: Bash, s3_env: dict[str, str], tmp_path: Path, command: str, status: int, said: bytes
+) -> None:
+    get, put = "python3.9 aws/s3-get-object.py", "python3.9 aws/s3-put-object.py"
+    result = bash(command.replace("{get}", get).replace("{put}", put), env=s3_env)
+    assert result.returncode == status
+    assert said in result.stderr
+    assert b"  next: " in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert not (tmp_path / "#fifo7").exists()
+
+
+def test_access_denied(bash: Bash, s3_env: dict[str, str]) -> None:
+    refusal = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+    with Recorder(403, refusal).running() as server:
+        for command in ("s3-get-object.py k /dev/stdout", "s3-put-object.py k /dev/null"):
+            result = bash(f"python3.9 aws/{command}", env=s3_env | {"AWS_ENDPOINT_URL": server.url})
+            assert result.returncode == 1
+            assert b"AccessDenied" in result.stderr
+            assert b"s3:GetObject" in result.stderr
+
+
+def test_memory_is_bounded(top: Path, direct_env: dict[str, str], tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as f:
+        f.truncate(100 * MIB)
+    state_dir = {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    for command in (
+        ["s3-put-object.py", "big", str(big)],
+        ["s3-get-object.py", "big", "/dev/null"],
+    ):
+        process = subprocess.Popen(
+            [sys.executable, f"aws/{command[0]}", *command[1:]],
+            cwd=top,
+            env=os.environ | direct_env | state_dir,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert usage.ru_maxrss < 128 * 1024  # kB
+
+
+def test_without_an_engine_too(
+    bash: Bash, ministack: MiniStack, direct_env: dict[str, str]
+) -> None:
+    bucket = Bucket(ministack, direct_env["AWS_BUCKET"])
+    assert bash(put_job("seq 4"), env=direct_env).stderr == b""
+    got = bash("python3.9 aws/s3-get-object.py out /dev/stdout", env=direct_env)
+    assert (got.returncode, got.stdout) == (0, b"1\n2\n3\n4\n")
+    failed = bash(put_job("bash -c 'echo half; exit 3'"), env=direct_env)
+    assert failed.returncode == 3
+    assert bucket.get("out") == b"1\n2\n3\n4\n"
+    assert not bucket.uploads()
