@@ -128,7 +128,7 @@ def test_delay_is_accurate_and_loss_is_what_was_asked(lab: Lab) -> None:
             knocks = [
                 agent.ask(do="knock", remote=target, seconds=0.2)["answer"] for _ in range(100)
             ]
-        # 1 - 0.95² = 9.75 % of the round trips; the upper bound is more than four standard deviations away.
+        # 1 - 0.95² = 9.75 % of the round trips; the upper bound is four standard deviations away.
         assert 1 <= knocks.count("silence") <= 24
 
 
