@@ -183,8 +183,9 @@ def background(work: Callable[[], None]) -> Iterator[None]:
 
 
 def payload(size: int, seed: int = 0) -> bytes:
-    """`size` bytes that do not repeat."""
-    return random.Random(seed).randbytes(size)
+    """`size` bytes; what repeats does so at an odd distance."""
+    tile = random.Random(seed).randbytes(min(size, (1 << 20) + 7))
+    return (tile * (size // max(1, len(tile)) + 1))[:size]
 
 
 @dataclass
