@@ -24,6 +24,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULT_MEMORY = 32 << 20
 #: Seconds between two looks whether a FIFO has got its reader; it doubles from the first.
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
+#: What a busy reader may keep the writer waiting.
+_PATIENCE_MS = 2
 
 
 class Options:
@@ -151,6 +153,7 @@ class Tee:
         self._ended = False
         # With a single output, what nobody has to hold goes from pipe to pipe unseen.
         self._direct = len(options.targets) == 1
+        self._patience = select.poll()
         self._look = _FIRST_LOOK
         self.total = 0
         self.most_held = 0
@@ -179,6 +182,8 @@ class Tee:
         for output in [o for o in self._waiting if o.open(self._pipes)]:
             self._waiting.remove(output)
             self._live.append(output)
+            if self._direct and output.fd is not None:
+                self._patience.register(output.fd, select.POLLOUT)
         if self._waiting:
             self._look = min(self._look * 2, _LAST_LOOK)
 
@@ -201,7 +206,11 @@ class Tee:
                     self._source, output.fd, CHUNK, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
                 )
             except BlockingIOError:
-                pass  # its pipe is full (or a wake-up came to nothing): hold the data ourselves
+                # Its pipe is full. A reader that is merely busy takes more in a moment, and what
+                # it takes from pipe to pipe is not copied; a slow one has us hold the data.
+                if not self._patience.poll(_PATIENCE_MS):
+                    self._hold()
+                return
             except BrokenPipeError:
                 self._retire(output)
                 return
@@ -215,6 +224,9 @@ class Tee:
                 self._spool.skip(moved)
                 self._ended = not moved
                 return
+        self._hold()
+
+    def _hold(self) -> None:
         try:
             data = os.read(self._source, self._options.buffer)
         except BlockingIOError:
