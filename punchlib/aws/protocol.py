@@ -7,6 +7,8 @@ both ways use these types; text from the other side is checked here and nowhere 
 from __future__ import annotations
 
 import json
+import re
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +18,8 @@ from punchlib.errors import JobFailed, UsageError
 VERSION = 1
 #: What follows `FOLDER` in the bucket; SPEC section 7.
 PREFIX = "sls-scripts"
+#: How components of ours say that somebody ended them.
+_STOPPED = re.compile(r"^(ended by SIG|stopped by a signal|interrupted)")
 _FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
 
 
@@ -126,13 +130,19 @@ class ScriptResult:
         """One line: why it failed; "" when it did not."""
         if self.note:
             return self.note
-        if self.failures:
-            first = self.failures[0]
+        if first := self.first_failure:
             reason = first["reason"].strip().splitlines() or ["no reason given"]
             return f"{first['component']}: {reason[0]}"
         if self.returncode > 128:
-            return f"its script ended with status {self.returncode} (signal {_signal(self)})"
-        return f"its script exited {self.returncode}" if self.returncode else ""
+            return f"its script ended with status {self.returncode} ({_signal(self.returncode)})"
+        if self.returncode:
+            return f"its script exited {self.returncode}"
+        return "a component of it was stopped" if self.failures else ""
+
+    @property
+    def first_failure(self) -> dict[str, str] | None:
+        """The oldest marker of a component that failed by itself and was not told to stop."""
+        return next((f for f in self.failures if not _STOPPED.search(f["reason"])), None)
 
 
 @dataclass(frozen=True)
@@ -209,13 +219,11 @@ def parse_error(payload: Mapping[str, Any]) -> Result | None:
         raise JobFailed("the failed invocation's result cannot be read") from exc
 
 
-def _signal(script: ScriptResult) -> str:
-    import signal
-
+def _signal(returncode: int) -> str:
     try:
-        return signal.Signals(script.returncode - 128).name
+        return signal.Signals(returncode - 128).name
     except ValueError:
-        return str(script.returncode - 128)
+        return f"signal {returncode - 128}"
 
 
 def _names(value: object) -> bool:

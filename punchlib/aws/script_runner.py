@@ -35,6 +35,8 @@ from punchlib.runtime import commit, state
 WATCH = 0.5
 #: Seconds between two looks whether the run was given up.
 CANCEL_POLL = 3.0
+#: Seconds that the wait script gives the other stages after one has failed.
+FAILURE_GRACE = "3"
 #: Seconds from SIGTERM to SIGKILL: enough for an upload to be aborted.
 TERM_GRACE = 2.0
 #: Generated scripts of one job, and re-runs, make the same folders.
@@ -172,6 +174,8 @@ class ScriptRunner:
             if value:
                 env[name] = value
         env.setdefault("PASH_TOP", str(self._workdir))
+        # Peers wait on other machines: a script with a failed stage ends soon.
+        env.setdefault("PUNCH_FAILURE_GRACE", FAILURE_GRACE)
         return env
 
     def _execute(

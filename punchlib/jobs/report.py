@@ -121,7 +121,7 @@ def _rank(outcome: Outcome) -> tuple[int, int]:
         return 3, 0
     if script is None:
         return 0, 0
-    first = script.failures[0] if script.failures else None
+    first = script.first_failure
     if first and first["component"].startswith("pashlib"):
         return 2, first["reason"].count(_REPORTED)
     return 1, 0

@@ -29,7 +29,7 @@ from punchlib.net import s3_route
 from punchlib.runtime import commit
 
 #: Seconds that the other nodes get to end by themselves once one has failed.
-FAILURE_GRACE = 5.0
+FAILURE_GRACE = 3.0
 #: Seconds for nodes that were told to stop to give their results.
 STOP_PATIENCE = 10.0
 #: Longest run, in seconds, when nobody says otherwise: Lambda's own.

@@ -72,8 +72,15 @@ __punch_ended() {
     how="ended with status $status"
     if ((status > 128)) && how=$(kill -l "$status" 2>/dev/null); then how="was killed by SIG$how"; fi
     text=${text% &}
-    printf 'wait: stage %s of %s (pid %s) %s: %s\n' "${__punch_stage[$pid]}" "$__punch_count" \
-        "$pid" "${how:-ended with status $status}" "${text:-its command is not known}" >&2
+    how="stage ${__punch_stage[$pid]} of $__punch_count (pid $pid) ${how:-ended with status $status}"
+    how+=": ${text:-its command is not known}"
+    printf 'wait: %s\n' "$how" >&2
+    if [[ -z $__punch_first ]]; then
+        __punch_first=$how
+        # Markers are read in the order of their names, which begin with nanoseconds.
+        __punch_first_at=${EPOCHREALTIME:-9}
+        __punch_first_at=${__punch_first_at/[.,]/}000
+    fi
     # The status of the first stage launched counts before any other.
     if ((internal_exec_status == 0 || pid == __punch_last)); then internal_exec_status=$status; fi
 }
@@ -160,6 +167,15 @@ __punch_settle() {
         printf 'wait: a component failed: %s\n' "$text" >&2
         if ((internal_exec_status == 0)); then internal_exec_status=1; fi
     done
+    # Whoever reads the markers learns of a stage that is no component of ours, such as sort.
+    if [[ -n $__punch_first && -n ${PUNCH_STATE_DIR:-} ]]; then
+        text=${__punch_first:0:300}
+        text=${text//\\/\\\\}
+        text=${text//\"/\\\"}
+        mkdir -p -- "$__punch_dir/failures"
+        printf '{"component": "wait", "reason": "%s"}\n' "${text//[[:cntrl:]]/ }" \
+            >"$__punch_dir/failures/$__punch_first_at-$$.json"
+    fi
     if [[ -z ${PUNCH_COMMIT:-} ]] && compgen -G "$__punch_dir/pending/*.json" >/dev/null; then
         if ((internal_exec_status)); then verb=abort; fi
         "${BASH_SOURCE[0]%/*}/punch-commit" "$verb" "$__punch_dir" || internal_exec_status=1
@@ -170,6 +186,7 @@ __punch_settle() {
 
 __punch_main() {
     local -a __punch_text=() __punch_running=() __punch_left=() __punch_stage=()
+    local __punch_first='' __punch_first_at=''
     local __punch_dir __punch_count=$# __punch_last=${!#} pid
     local n=$#
     ((n)) || __punch_last=
