@@ -27,7 +27,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "q": ("s3", "as s; sequential ports could only be guessed, and a wrong guess locks the port"),
     "x": ("s3", "the NAT does not return traffic from inside to its own public address"),
     "1": ("punched", "an old peer dials once: we hold before it can see our record"),
-    "2": ("punched", "an old peer dials our public address, where we listen"),
+    "2": ("host", "an old peer dials our public address, where we listen"),
 }
 
 #: Rows and columns. Lower triangle: the matrix is symmetric, each cell is run with one end sending.
