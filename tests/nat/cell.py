@@ -26,10 +26,12 @@ PAYLOAD = 300_000
 #: Seconds; multiplied by PUNCH_TEST_TIME_FACTOR on slow machines.
 TIMEOUT = 45.0
 TIME_FACTOR = float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
+#: After this long even a connection that took every detour must be there.
+LIMIT_MS = 6500 * TIME_FACTOR
 MAX_SKEW = 0.5
 LAST_LINES = 12
 
-_REGISTERING = re.compile(r"^Get local_addr: ")
+_MET = re.compile(r"^connecting from ")
 _CONNECTED = re.compile(r"connected route=(\S+) .*how=(\S+)")
 
 
@@ -62,9 +64,9 @@ class End:
     lines: tuple[tuple[float, str], ...]
 
     @property
-    def registering_at(self) -> float | None:
-        """When it said that it was about to register."""
-        return next((at for at, line in self.lines if _REGISTERING.search(line)), None)
+    def met_at(self) -> float | None:
+        """When it had first seen the other's record."""
+        return next((at for at, line in self.lines if _MET.search(line)), None)
 
     @property
     def connected(self) -> tuple[float, str, str] | None:
@@ -97,7 +99,7 @@ class Outcome:
         cell: what was run.
         delivered: every byte arrived, and both programs ended well.
         route: what both ends said, or "none", or "disagreed".
-        setup_ms: from the later end's registration to the slower end's being connected, by our
+        setup_ms: from when both were registered to the slower end's being connected, by our
             clock; 0 when there was no connection.
         how: the technique, in the program's words.
         ends: sender and receiver.
@@ -112,7 +114,7 @@ class Outcome:
 
     @property
     def as_expected(self) -> bool:
-        return self.delivered and self.route == self.cell.route
+        return self.delivered and self.route == self.cell.route and self.setup_ms <= LIMIT_MS
 
     def explain(self) -> str:
         """For a person who wonders what went wrong."""
@@ -123,7 +125,7 @@ class Outcome:
         )
         return (
             f"{self.cell.name}: expected {self.cell.route} ({self.cell.reason}); "
-            f"got {self.route}, delivered={self.delivered}\n{said}"
+            f"got {self.route} after {self.setup_ms} ms, delivered={self.delivered}\n{said}"
         )
 
 
@@ -154,7 +156,8 @@ def run(
         route = "disagreed"
     else:
         route = routes.pop()
-    both_there = max((end.registering_at or 0.0 for end in ends), default=0.0)
+    # The second to arrive sees the first at once, by its own registration.
+    both_there = min((end.met_at for end in ends if end.met_at is not None), default=0.0)
     connected = max((at for at, _, _ in said), default=both_there)
     return Outcome(
         cell,
