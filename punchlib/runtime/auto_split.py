@@ -7,6 +7,7 @@ first spooled to a file without a name in TMPDIR.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from punchlib.errors import PunchError, UsageError
@@ -35,7 +36,6 @@ def spool(fd: int) -> tuple[int, int]:
     Raises:
         PunchError: the disk is full.
     """
-    import stat
     from tempfile import TemporaryFile
 
     if stat.S_ISREG(os.fstat(fd).st_mode):

@@ -104,6 +104,8 @@ def main(argv: Sequence[str]) -> int:
             case ["complete" | "abort" as verb, folder]:
                 act = complete if verb == "complete" else abort
                 act(state.pending(folder), client("s3", Config.from_env()))
+                # Or whoever looks here next would complete them again.
+                state.drop_pending(folder)
                 return 0
         raise UsageError("wrong arguments", next_step="punch-commit complete|abort STATE_DIR")
 

@@ -15,7 +15,7 @@ import select
 import sys
 
 from punchlib.errors import UsageError
-from punchlib.runtime.pipes import CHUNK, grow, require, splice_refused
+from punchlib.runtime.pipes import CHUNK, grow, is_pipe, require, splice_refused
 from punchlib.runtime.spool import Spool
 from punchlib.runtime.tool import run
 
@@ -122,8 +122,11 @@ class Output:
     def open(self, pipes: int) -> bool:
         """Opens without waiting; returns False while a FIFO has no reader."""
         try:
-            flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
-            self.fd = os.open(self._path, flags)
+            if self._path == "/dev/stdout" and not is_pipe(1):
+                self.fd = os.dup(1)  # opened anew it would lose its place, and what is there
+            else:
+                flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+                self.fd = os.open(self._path, flags)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise

@@ -23,11 +23,8 @@ EC2_PORT = 9999
 def event(script_id: str, folder: str) -> bytes:
     """The event for one script, with the scope of the job that we belong to."""
     body: dict[str, object] = {"ids": [script_id], "folder_ids": [folder]}
-    for field, variable in (
-        ("job_id", "PASH_JOB_ID"),
-        ("job_key", "PUNCH_JOB_KEY"),
-        ("commit", "PUNCH_COMMIT"),
-    ):
+    # Not `commit`: no runner waits for this node's result, so its own handler completes its puts.
+    for field, variable in (("job_id", "PASH_JOB_ID"), ("job_key", "PUNCH_JOB_KEY")):
         if os.environ.get(variable):
             body[field] = os.environ[variable]
     return json.dumps(body).encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Sequence
 
 from punchlib.errors import UsageError
@@ -36,6 +37,11 @@ def grow(fd: int, pipes: int = 1) -> None:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
     except OSError:
         return  # not a pipe, or over the user's limit: it works as it is
+
+
+def is_pipe(fd: int) -> bool:
+    """Is this a pipe or a FIFO?"""
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
 
 
 def require(path: str) -> None:

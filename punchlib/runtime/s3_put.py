@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,7 +93,15 @@ class Upload:
         }
 
     def abort(self) -> None:
-        self._s3.abort_multipart_upload(**self._where)
+        """Aborts on the way to another error, which must not be hidden by a failure here."""
+        upload = {"bucket": self._where["Bucket"], "key": self._where["Key"]}
+        try:
+            commit.abort([upload | {"upload_id": self._where["UploadId"]}], self._s3)
+        except StorageError as error:
+            print(
+                f"s3-put: {error}\n  its parts cost money until a lifecycle rule removes them",
+                file=sys.stderr,
+            )
 
     def _send_part(self, number: int, data: bytearray) -> str:
         answer = self._s3.upload_part(**self._where, PartNumber=number, Body=data)

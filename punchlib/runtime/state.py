@@ -51,6 +51,13 @@ def pending(folder: str | None = None) -> list[dict[str, object]]:
     return _read(PENDING, folder)
 
 
+def drop_pending(folder: str | None = None) -> None:
+    """Forgets the uploads that wait: they were completed, or aborted."""
+    path = f"{folder or state_dir()}/{PENDING}"
+    for name in os.listdir(path):  # noqa: PTH208
+        os.unlink(f"{path}/{name}")  # noqa: PTH108
+
+
 def _write(kind: str, content: dict[str, object] | dict[str, str]) -> None:
     import json
 

@@ -192,7 +192,7 @@ __punch_main() {
     ((n)) || __punch_last=
     __punch_state
     # Whoever finishes an upload from here on leaves it to us.
-    (umask 077 && mkdir -p -- "$__punch_dir" && : >"$__punch_dir/waiting")
+    (umask 077 && mkdir -p -- "$__punch_dir" && : >"$__punch_dir/waiting") || true
     __punch_commands
     for pid; do
         __punch_left[pid]=1

@@ -101,7 +101,6 @@ def test_invoke_lambda_sends_the_event(bash: Bash, s3_env: dict[str, str]) -> No
         "folder_ids": ["folder"],
         "job_id": "j1",
         "job_key": "00ff",
-        "commit": "runner",
     }
 
 

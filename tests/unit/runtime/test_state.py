@@ -1,0 +1,74 @@
+"""The state folder: markers and pending puts, and whose they are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from punchlib.runtime import state
+
+MARK = (
+    "from punchlib.runtime import state; state.mark_failed({!r}, 'why'); print(state.state_dir())"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_markers_come_back_in_order(folder: Path) -> None:
+    assert state.failures() == []
+    state.mark_failed("first", 'a "reason"\nof two lines')
+    state.mark_failed("second", "b")
+    assert state.failures() == [
+        {"component": "first", "reason": 'a "reason"\nof two lines'},
+        {"component": "second", "reason": "b"},
+    ]
+    assert state.failures(str(folder)) == state.failures()
+
+
+def test_a_marker_that_cannot_be_left_hides_no_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUNCH_STATE_DIR", "/proc/nowhere")
+    state.mark_failed("any", "reason")
+
+
+def test_pending_puts_are_kept_until_dropped(folder: Path) -> None:
+    upload: dict[str, object] = {"bucket": "b", "key": "k", "upload_id": "u", "parts": []}
+    state.add_pending(upload)
+    assert state.pending() == [upload]
+    state.drop_pending()
+    assert state.pending() == []
+
+
+def test_stages_of_one_script_share_a_folder_and_two_scripts_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PUNCH_STATE_DIR", raising=False)
+    stage = f'{sys.executable} -c "$1" & wait $!'
+    command = ["bash", "-c", f"{stage}; {stage}; exit 0", "bash", MARK.format("x")]
+    one, other = (
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        for _ in range(2)
+    )
+    assert one[0] == one[1]
+    assert other[0] == other[1]
+    assert one[0] != other[0]
+    for folder in (one[0], other[0]):
+        shutil.rmtree(folder)
+
+
+def test_calls_from_a_program_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUNCH_STATE_DIR", raising=False)
+    command = [sys.executable, "-c", MARK.format("x")]
+    folders = {subprocess.run(command, check=True, capture_output=True).stdout for _ in range(2)}
+    assert len(folders) == 2
+    for folder in folders:
+        shutil.rmtree(folder.decode().strip())
