@@ -178,8 +178,15 @@ def _init(options: Options, body: Callable[[], int]) -> int:
     if options.chdir:
         os.chdir(options.chdir)
 
+    ending = False
+
     def forward(*_: object) -> None:
-        os.kill(-1, signal.SIGTERM)  # all but process 1 itself
+        nonlocal ending
+        ending = True
+        try:
+            os.kill(-1, signal.SIGTERM)  # all but process 1 itself
+        except ProcessLookupError:
+            return  # none is left
 
     child = os.fork()
     if child == 0:
@@ -187,10 +194,18 @@ def _init(options: Options, body: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    code = REFUSED
     while True:
-        pid, status = os.wait()
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            return code
         if pid == child:
-            return _code(status)
+            code = _code(status)
+            # The shell dies of SIGTERM at once; an upload that heard it is still aborting itself.
+            # Whoever sent it sends SIGKILL when that takes too long.
+            if not ending:
+                return code
 
 
 def _first(body: Callable[[], int]) -> int:
