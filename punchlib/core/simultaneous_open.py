@@ -39,6 +39,7 @@ from punchlib.core.records import Record
 REDIAL_PAUSE = 0.010  # between two dials after a refusal; anything up to 250 ms serves
 RUNG_TIME = 0.9  # a hold ends before the kernel's 1 s retransmission would leave with TTL 64
 PAIR_STAGGER = 0.2  # the dialler adds the second pair of ports after this, unless the first is up
+HEAD_START = 0.1  # for host candidates that are likely to work, before punching begins
 HOST_STAGGER = 0.05  # the receiver leaves the first word on host candidates to the sender
 HOST_REDIAL = 0.1  # a host candidate that refuses is not listening yet, or is another machine
 
@@ -77,6 +78,7 @@ class Plan:
         pairs: the punching pairs, one for each local port that has a counterpart.
         hosts: the peer's host candidates, to be dialled from any port.
         listening: accept on the punching ports too: the peer's ports cannot be predicted.
+        hosts_likely: the host candidates have a real chance, and are the better route.
     """
 
     technique: Technique
@@ -86,6 +88,7 @@ class Plan:
     pairs: tuple[CandidatePair, ...]
     hosts: tuple[CandidatePair, ...]
     listening: bool = False
+    hosts_likely: bool = False
 
 
 def make_plan(
@@ -131,7 +134,22 @@ def make_plan(
     if technique is Technique.NONE or not (pairs or hosts or listening):
         return Plan(Technique.NONE, second, 0.0, sending, (), ())
     holding = technique is not Technique.LISTEN and second != (technique is Technique.SWAPPED)
-    return Plan(technique, holding, seconds, sending, tuple(pairs), tuple(hosts), listening)
+    return Plan(
+        technique,
+        holding,
+        seconds,
+        sending,
+        tuple(pairs),
+        tuple(hosts),
+        listening,
+        hosts_likely=bool(hosts) and _hosts_likely(mine, peer),
+    )
+
+
+def _hosts_likely(mine: Record, peer: Record) -> bool:
+    """Whether the two are behind one NAT, or one of them behind none."""
+    one_nat = mine.external_addr.host == peer.external_addr.host
+    return one_nat or "none" in (mine.nat.mapping, peer.nat.mapping)
 
 
 def _predictable(record: Record) -> bool:
@@ -202,7 +220,8 @@ class CheckList:
             elif plan.holding:
                 self._checks.append(_Hold(self, pair, now, LADDERS[n % len(LADDERS)]))
             else:
-                self._checks.append(_Dial(self, pair, now + n * PAIR_STAGGER))
+                head_start = HEAD_START if plan.hosts_likely else 0.0
+                self._checks.append(_Dial(self, pair, now + head_start + n * PAIR_STAGGER))
         self.on_timer(now)
 
     def commands(self) -> list[Command]:

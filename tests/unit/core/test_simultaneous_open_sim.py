@@ -13,7 +13,17 @@ from dataclasses import replace
 import pytest
 
 from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
-from punchlib.core.simultaneous_open import ATTEMPTS, Plan, Technique
+from punchlib.core.records import Nat as NatFacts
+from punchlib.core.records import Record
+from punchlib.core.simultaneous_open import (
+    ATTEMPTS,
+    HEAD_START,
+    CheckList,
+    Connect,
+    Plan,
+    Technique,
+    make_plan,
+)
 from tests.support.netlab_kinds import Filtering, Mapping, Nat, Ports, Unsolicited
 from tests.support.simnet import Address, SimHost
 from tests.support.simnet_ends import Checks, End, Hold, Naive, OpenAndListen, Redial, World
@@ -293,3 +303,43 @@ def hold_plan(world: World, seed: int) -> Checks:
     remote = Candidate(CandidateType.SRFLX, TransportAddress(*world.mapped(1, 22000)))
     plan = Plan(Technique.HOLD_AND_DIAL, True, 60.0, True, (CandidatePair(0, remote),), ())
     return Checks(world.hosts[0], (21000,), plan, seed)
+
+
+def test_punching_waits_a_moment_for_a_host_candidate_that_is_likely_to_work() -> None:
+    def first_dial(hosts_likely: bool) -> float:
+        host = CandidatePair(None, Candidate(CandidateType.HOST, TransportAddress("10.1.0.9", 9)))
+        pair = CandidatePair(0, Candidate(CandidateType.SRFLX, TransportAddress("198.18.1.2", 9)))
+        plan = Plan(
+            Technique.HOLD_AND_DIAL, False, 2.5, True, (pair,), (host,), hosts_likely=hosts_likely
+        )
+        checks = CheckList(plan, 0.0)
+        now = 0.0
+        while pair not in [c.pair for c in checks.commands() if isinstance(c, Connect)]:
+            now = checks.next_timer()
+            checks.on_timer(now)
+        return now
+
+    assert first_dial(hosts_likely=False) == 0.0
+    assert first_dial(hosts_likely=True) == HEAD_START
+
+
+def test_host_candidates_are_likely_behind_one_nat_or_none() -> None:
+    def record(public: str, mapping: str) -> Record:
+        address = TransportAddress(public, 21000)
+        own = Candidate(CandidateType.HOST, TransportAddress("10.1.0.9", 9))
+        candidates = (Candidate(CandidateType.SRFLX, address), own)
+        facts = NatFacts(mapping=mapping, filtering="dependent")
+        return Record(address, address, candidates=candidates, nat=facts)
+
+    def likely(a: Record, b: Record) -> bool:
+        routes = ("host", "punched", "s3")
+        return make_plan(a, b, second=False, sending=True, routes=routes).hosts_likely
+
+    nat, same, other = (
+        record("198.18.1.2", "independent"),
+        record("198.18.1.2", "independent"),
+        record("198.18.2.2", "independent"),
+    )
+    assert likely(nat, same)
+    assert not likely(nat, other)
+    assert likely(nat, record("198.18.3.2", "none"))
