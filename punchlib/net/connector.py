@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from punchlib.config import Config
 from punchlib.core import records
-from punchlib.core.candidates import CandidateType, Route
+from punchlib.core.candidates import Route
 from punchlib.core.frames import FrameType, Incoming, Outgoing
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import GRACE, Record, RecordError
@@ -369,7 +369,7 @@ class _Establishing:
         self.owner.report(
             f"Get local_addr: {self.mine.local_addr} external_addr: {self.mine.external_addr}"
         )
-        if Route.PUNCHED in self.config.routes and not self.mine.of_type(CandidateType.SRFLX):
+        if Route.PUNCHED in self.config.routes and not self.mine.candidates:
             self.owner.report(f"pashlib: {self.spec}: not punching{self._stun_trouble()}")
 
     def _tell_peer(self, peer: Record) -> None:

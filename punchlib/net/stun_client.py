@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import socket
 import time
 from collections.abc import Sequence
@@ -188,6 +189,9 @@ class StunClient:
         if not servers:
             raise OSError("no other STUN server")
         (server,) = servers
+        with contextlib.suppress(ValueError):
+            # An address needs no resolver, and none of its threads.
+            return TransportAddress(str(ipaddress.IPv4Address(server[0])), server[1])
 
         async def resolve() -> TransportAddress:
             found = await asyncio.get_running_loop().getaddrinfo(

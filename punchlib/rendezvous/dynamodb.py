@@ -6,7 +6,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,14 +82,7 @@ class DynamoDbStore:
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
     ) -> Registered:
         peer = f"N_{peer_label}"
-        request: dict[str, Any] = {
-            "TableName": self.table,
-            "Key": {"key": {"S": mine.key}},
-            "UpdateExpression": "SET #me = :me, expires_at = :expires",
-            "ExpressionAttributeNames": {"#me": f"N_{mine.label}"},
-            "ExpressionAttributeValues": {":me": {"S": text}, ":expires": {"N": str(expires)}},
-            "ReturnValues": "ALL_NEW",
-        }
+        request = registration(self.table, mine, text, expires)
         if refuse_v1_peer:
             request["ConditionExpression"] = "attribute_not_exists(#peer) OR contains(#peer, :v2)"
             request["ExpressionAttributeNames"]["#peer"] = peer
@@ -109,9 +102,9 @@ class DynamoDbStore:
         keys = list(wanted)
         found: dict[Slot, str] = {}
         for start in range(0, len(keys), BATCH):
-            left: list[dict[str, Any]] = [{"key": {"S": k}} for k in keys[start : start + BATCH]]
+            left = keys[start : start + BATCH]
             while left:
-                request = {"RequestItems": {self.table: {"Keys": left, "ConsistentRead": True}}}
+                request = batch(self.table, left)
                 answer = await self._call("batch_get_item", request)
                 for item in answer.get("Responses", {}).get(self.table, []):
                     key = item["key"]["S"]
@@ -119,7 +112,8 @@ class DynamoDbStore:
                         text = _text(item, f"N_{label}")
                         if text is not None:
                             found[Slot(key, label)] = text
-                left = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+                again = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+                left = [item["key"]["S"] for item in again]
                 if left:
                     await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))
         return found
@@ -243,6 +237,24 @@ class DynamoDbStore:
             # Somebody else has just enabled it; records expire all the same.
             if "ValidationException" not in exc.message:
                 raise
+
+
+def registration(table: str, mine: Slot, text: str, expires: int) -> dict[str, Any]:
+    """The UpdateItem that writes our record and brings the peer's."""
+    return {
+        "TableName": table,
+        "Key": {"key": {"S": mine.key}},
+        "UpdateExpression": "SET #me = :me, expires_at = :expires",
+        "ExpressionAttributeNames": {"#me": f"N_{mine.label}"},
+        "ExpressionAttributeValues": {":me": {"S": text}, ":expires": {"N": str(expires)}},
+        "ReturnValues": "ALL_NEW",
+    }
+
+
+def batch(table: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The BatchGetItem for at most `BATCH` keys."""
+    wanted = [{"key": {"S": key}} for key in keys]
+    return {"RequestItems": {table: {"Keys": wanted, "ConsistentRead": True}}}
 
 
 def _text(item: dict[str, Any], attribute: str) -> str | None:

@@ -31,7 +31,8 @@ from punchlib.pump.stream import (
     send_stream,
     send_stream_v1,
 )
-from punchlib.rendezvous.dynamodb import THREADS, DynamoDbStore
+from punchlib.rendezvous.dynamodb import THREADS, DynamoDbStore, batch, registration
+from punchlib.rendezvous.store import Slot
 from punchlib.runtime import state
 from punchlib.runtime.tools import display_name
 
@@ -239,9 +240,15 @@ def s3_client(config: Config) -> Any:
 
 def warm_up() -> None:
     """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
+    import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
+
+    from punchlib.aws.clients import rehearse
+
     Identity.generate()
     config = Config.from_env()
-    dynamodb_client(config)
+    store = dynamodb_client(config)
+    rehearse(store, "update_item", **registration(config.table, Slot("key", "0"), "{}", 0))
+    rehearse(store, "batch_get_item", **batch(config.table, ["key"]))
     s3_client(config)
 
 
