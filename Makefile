@@ -52,3 +52,34 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# --- the stream -----------------------------------------------------------------------------
+
+.PHONY: bench-stream
+bench-stream: $(STAMP) ## streams beside a bare splice chain and socat, as ratios (JSON=FILE)
+	$(BIN)/python -m bench.stream $(if $(JSON),--json $(JSON))
+
+.PHONY: faults
+faults: $(STAMP) ## a thousand drawn ways to break a stream, and more than 4 GiB (FAULTS=N)
+	FAULTS=$(or $(FAULTS),1000) $(BIN)/python -m pytest tests/loopback/stream -q
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## every parser, with many drawn inputs (FUZZ=N examples each)
+	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit/core tests/unit/rendezvous -q
+
+# --- NATs (root: network namespaces) --------------------------------------------------------
+
+.PHONY: test-nat
+test-nat: $(STAMP) ## the NAT lab's own tests and a part of the grid
+	@tests/prepare.sh
+	$(BIN)/python -m pytest tests/nat
+
+.PHONY: nat-grid
+nat-grid: $(STAMP) ## all pairings of NATs, with the route each must take (PAIR=A,B JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m tests.nat.grid
+
+.PHONY: bench-punch
+bench-punch: $(STAMP) ## 1,000 connections through NATs: share direct, times (JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.punch
