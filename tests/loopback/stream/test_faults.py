@@ -35,7 +35,7 @@ from tests.support.stream_rig import (
     terms_pair,
 )
 
-COUNT = int(os.environ.get("FAULTS", "50"))
+COUNT = int(os.environ.get("FAULTS", "40"))
 SEED = int(os.environ.get("FAULTS_SEED", "5"))
 SIZES = (0, 1, 127, 128, 129, 5000, 65535, 65536, 300_001, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
 
