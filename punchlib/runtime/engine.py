@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from punchlib.runtime import thin, tools
@@ -82,7 +82,7 @@ def spawn(environment: Mapping[str, str] | None = None) -> Iterator[str]:
 
 def serve(listener: socket.socket) -> None:
     """Serves callers of our own user until SIGTERM."""
-    _import_everything()
+    renew = _import_everything()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     while True:
         connection, _ = listener.accept()
@@ -93,19 +93,22 @@ def serve(listener: socket.socket) -> None:
             if pid == 0:
                 listener.close()
                 _child(connection)
+        renew()
 
 
-def _import_everything() -> None:
-    for tool in tools.TOOLS:
-        tools.load(tool)
+def _import_everything() -> Callable[[], None]:
+    """Returns what is to be done between two forks."""
     from punchlib.aws import clients
     from punchlib.runtime import pashlib
 
+    for tool in tools.TOOLS:
+        tools.load(tool)
     clients.keep()
     pashlib.warm_up()
     gc.collect()
     # What is shared with the children stays shared: the collector would touch every page.
     gc.freeze()
+    return pashlib.renew
 
 
 def _child(connection: socket.socket) -> None:

@@ -187,9 +187,14 @@ def say(line: str) -> None:
 async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
-    identity = None
+    identity: asyncio.Future[Identity] | None = None
     if config.security == "encrypted":
-        identity = loop.run_in_executor(None, Identity.generate)
+        if _spare is None:
+            # Importing `cryptography` takes 50 ms: beside the loop.
+            identity = loop.run_in_executor(None, Identity.generate)
+        else:
+            identity = loop.create_future()
+            identity.set_result(_spare)
     store = DynamoDbStore(
         lambda: dynamodb_client(config), table=config.table, patience=config.timeout
     )
@@ -238,13 +243,22 @@ def s3_client(config: Config) -> Any:
     return client("s3", config, max_pool_connections=S3_THREADS)
 
 
+_spare: Identity | None = None
+
+
+def renew() -> None:
+    """Makes the identity of the engine's next fork: every process has one of its own."""
+    global _spare
+    _spare = Identity.generate()
+
+
 def warm_up() -> None:
     """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
     import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
 
     from punchlib.aws.clients import rehearse
 
-    Identity.generate()
+    renew()
     config = Config.from_env()
     store = dynamodb_client(config)
     rehearse(store, "update_item", **registration(config.table, Slot("key", "0"), "{}", 0))
