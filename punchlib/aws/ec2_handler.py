@@ -188,5 +188,5 @@ def _request(connection: socket.socket) -> object:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the request is not JSON: {error}") from None

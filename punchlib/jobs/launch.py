@@ -155,7 +155,7 @@ def read_answer(text: bytes) -> Result:
     """
     try:
         payload = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NodeLost(f"the node's answer is not JSON: {text[:200]!r}") from error
     if isinstance(payload, Mapping) and "errorType" in payload:
         result = parse_error(payload)

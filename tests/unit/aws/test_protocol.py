@@ -1,0 +1,142 @@
+"""The event, its result, and the result inside of a failed invocation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punchlib.aws.protocol import (
+    Event,
+    Result,
+    ScriptResult,
+    ScriptsFailed,
+    Task,
+    parse_error,
+)
+from punchlib.errors import JobFailed, UsageError
+
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(
+    st.lists(st.tuples(names, names, st.lists(st.text())), min_size=1),
+    names,
+    st.sampled_from(["runner", "handler"]),
+)
+def test_an_event_survives_the_way(
+    tasks: list[tuple[str, str, list[str]]], job: str, commit: str
+) -> None:
+    event = Event(tuple(Task(i, f, tuple(a)) for i, f, a in tasks), job, "ab" * 32, commit)
+    assert Event.from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+def test_the_singular_form() -> None:
+    event = Event.from_json({"id": "a", "folder_id": "f"})
+    assert event.tasks == (Task("a", "f"),)
+    assert (event.job_id, event.commit) == ("", "handler")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"ids": []},
+        {"ids": [], "folder_ids": []},
+        {"ids": ["a"], "folder_ids": []},
+        {"ids": ["a"], "folder_ids": ["f", "g"]},
+        {"ids": "a", "folder_ids": "f"},
+        {"ids": [1], "folder_ids": ["f"]},
+        {"ids": [""], "folder_ids": ["f"]},
+        {"ids": ["a\0"], "folder_ids": ["f"]},
+        {"id": "a"},
+        {"ids": ["a"], "folder_ids": ["f"], "args": [["x"], ["y"]]},
+        {"ids": ["a"], "folder_ids": ["f"], "args": ["x"]},
+        {"ids": ["a"], "folder_ids": ["f"], "job_id": 3},
+        {"ids": ["a"], "folder_ids": ["f"], "commit": "nobody"},
+    ],
+)
+def test_what_is_no_event(data: object) -> None:
+    with pytest.raises(UsageError):
+        Event.from_json(data)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_garbage_is_an_error_of_ours(data: object) -> None:
+    with pytest.raises(UsageError):
+        Event.from_json(data)
+    with pytest.raises(JobFailed):
+        Result.from_json(data)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "ab" * 32 not in repr(Event((Task("a", "f"),), "job", "ab" * 32))
+
+
+FAILED = ScriptResult(
+    "a",
+    "f",
+    3,
+    812,
+    stderr_tail="no luck\n",
+    failures=({"component": "pashlib recv", "reason": "the peer is dead\nat byte 7"},),
+)
+
+
+def test_a_failed_invocation_carries_the_result() -> None:
+    result = Result((ScriptResult("b", "f", 0, 5), FAILED), cold=True)
+    error = ScriptsFailed(result)
+    # What Lambda makes of an exception.
+    payload = {"errorType": "ScriptsFailed", "errorMessage": str(error), "stackTrace": []}
+    assert parse_error(payload) == result
+    assert str(error).splitlines()[0] == "script a failed: pashlib recv: the peer is dead"
+
+
+def test_other_failures_carry_none() -> None:
+    assert parse_error({"errorType": "Runtime.ExitError", "errorMessage": "exit status 1"}) is None
+    with pytest.raises(JobFailed):
+        parse_error({"errorType": "ScriptsFailed", "errorMessage": "cut off"})
+
+
+def test_another_version_is_named() -> None:
+    with pytest.raises(JobFailed, match="version 2 of the result, we speak 1"):
+        Result.from_json({"v": 2, "scripts": []})
+
+
+@pytest.mark.parametrize(
+    ("result", "ok", "cause"),
+    [
+        (ScriptResult("a", "f", 0, 1), True, ""),
+        (ScriptResult("a", "f", 3, 1), False, "its script exited 3"),
+        (ScriptResult("a", "f", 137, 1), False, "its script ended with status 137 (SIGKILL)"),
+        (ScriptResult("a", "f", 1, 1, note="out of time"), False, "out of time"),
+        (FAILED, False, "pashlib recv: the peer is dead"),
+        (
+            # What was told to stop is not the cause.
+            ScriptResult(
+                "a",
+                "f",
+                137,
+                1,
+                failures=(
+                    {"component": "s3-put", "reason": "ended by SIGTERM"},
+                    {"component": "wait", "reason": "stage 1 was killed by SIGKILL: sort"},
+                ),
+            ),
+            False,
+            "wait: stage 1 was killed by SIGKILL: sort",
+        ),
+        (
+            ScriptResult("a", "f", 0, 1, failures=({"component": "x", "reason": "broke"},)),
+            False,
+            "x: broke",
+        ),
+    ],
+)
+def test_how_a_script_ended(result: ScriptResult, ok: bool, cause: str) -> None:
+    assert (result.ok, result.cause) == (ok, cause)
