@@ -23,9 +23,10 @@ from tests.support.netlab_kinds import Kind
 from tests.support.netlab_services import AWS_ENDPOINT, BUCKET, STUN_PORT
 
 PAYLOAD = 300_000
-#: Seconds; multiplied by PUNCH_TEST_TIME_FACTOR on slow machines.
-TIMEOUT = 45.0
 TIME_FACTOR = float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
+#: Seconds: PUNCH_TIMEOUT of the programs, and what they get beyond it to end by themselves.
+PATIENCE = 40.0 * TIME_FACTOR
+GRACE = 5.0 * TIME_FACTOR
 #: After this long even a connection that took every detour must be there.
 LIMIT_MS = 6500 * TIME_FACTOR
 MAX_SKEW = 0.5
@@ -137,8 +138,18 @@ def run(
     rtt: float = 0.0,
     loss: float = 0.0,
     seed: int | None = None,
+    patience: float = PATIENCE,
 ) -> Outcome:
-    """Builds the cell's sites, runs it, takes them down again."""
+    """Builds the cell's sites, runs it, takes them down again.
+
+    Args:
+        lab: where.
+        cell: what.
+        program: what runs at each end.
+        rtt, loss: of the wire between two sites.
+        seed: of the order and the skew of the two starts.
+        patience: seconds that an end waits for the other.
+    """
     chance = random.Random(f"{cell.name} {seed}")
     with _hosts(lab, cell, rtt, loss) as hosts:
         skew = chance.uniform(0, MAX_SKEW)
@@ -146,7 +157,7 @@ def run(
         # the order that can always work.
         old = [i for i, kind in enumerate((cell.a, cell.b)) if kind.old_peer]
         first = old[0] if old else chance.randrange(2)
-        ends, delivered = _transfer(hosts, cell, program, first, skew if not old else 1.0)
+        ends, delivered = _transfer(hosts, cell, program, first, skew if not old else 1.0, patience)
     said = [end.connected for end in ends if end.connected is not None]
     routes = {route for _, route, _ in said}
     new = [kind for kind in (cell.a, cell.b) if not kind.old_peer]
@@ -179,7 +190,7 @@ def _hosts(lab: Lab, cell: Cell, rtt: float, loss: float) -> Iterator[tuple[Host
             yield a.hosts[0], b.hosts[0]
 
 
-def environment(cell_kind: Kind, folder: Path) -> dict[str, str]:
+def environment(kind: Kind, folder: Path, patience: float) -> dict[str, str]:
     """What a node's programs find in their environment."""
     servers = ",".join(f"{address}:{STUN_PORT}" for address in STUN_ADDRESSES)
     keep: Mapping[str, str] = {k: v for k, v in os.environ.items() if not _is_ours(k)}
@@ -192,9 +203,9 @@ def environment(cell_kind: Kind, folder: Path) -> dict[str, str]:
         "AWS_BUCKET": BUCKET,
         "PASH_STUN_SERVER": servers,
         "PUNCH_STATE_DIR": str(folder),
-        "PUNCH_TIMEOUT": str(TIMEOUT * TIME_FACTOR - 5),
+        "PUNCH_TIMEOUT": str(patience),
         "HOME": str(folder),
-        **({"LEASH_ON_LAMBDA": "1"} if cell_kind.name.startswith("lambda") else {}),
+        **({"LEASH_ON_LAMBDA": "1"} if kind.name.startswith("lambda") else {}),
     }
 
 
@@ -203,7 +214,12 @@ def _is_ours(name: str) -> bool:
 
 
 def _transfer(
-    hosts: tuple[Host, Host], cell: Cell, program: Program, first: int, skew: float
+    hosts: tuple[Host, Host],
+    cell: Cell,
+    program: Program,
+    first: int,
+    skew: float,
+    patience: float,
 ) -> tuple[tuple[End, End], bool]:
     """Sends the payload from the first host to the second; whether all of it arrived."""
     payload = os.urandom(PAYLOAD)
@@ -220,7 +236,7 @@ def _transfer(
             kind = (cell.a, cell.b)[i]
             programs[i] = hosts[i].ns.popen(
                 program(("send", "recv")[i], key, mine / "fifo", kind),
-                env=environment(kind, mine),
+                env=environment(kind, mine, patience),
                 stderr=subprocess.PIPE,
             )
             stderr = programs[i].stderr
@@ -231,7 +247,7 @@ def _transfer(
             hosts[i].ns.popen(["sh", "-c", plumbing[i]])
             if i == first:
                 time.sleep(skew)
-        deadline = time.monotonic() + TIMEOUT * TIME_FACTOR
+        deadline = time.monotonic() + patience + GRACE
         for process in programs.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))

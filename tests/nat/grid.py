@@ -94,17 +94,27 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """The grid: a row for every sender, a column for every receiver that it was paired with."""
-    rows = list(dict.fromkeys(o.cell.a.name for o in outcomes))
-    lines = []
-    for row in rows:
-        mine = [o for o in outcomes if o.cell.a.name == row]
-        shown = ", ".join(
-            f"{o.cell.b.name} {o.route}{'' if o.as_expected else f' (EXPECTED {o.cell.route})'}"
-            for o in mine
-        )
-        lines.append(f"{row:<20} {shown}")
-    return "\n".join(lines)
+    """The grid: rows send, columns receive. Hosts behind one NAT follow as a list."""
+    apart = {_names(o.cell): o for o in outcomes if not o.cell.together}
+    kinds = list(dict.fromkeys(name for pair in apart for name in pair))
+    lines = ["rows send, columns receive: h host, p punched, 3 S3, ! not as expected, . not in it"]
+    lines.append(" " * 21 + "".join(f"{n:>3}" for n in range(1, len(kinds) + 1)))
+    for n, row in enumerate(kinds, 1):
+        marks = "".join(f"{_mark(apart.get((row, column))):>3}" for column in kinds)
+        lines.append(f"{n:>3} {row:<17}{marks}")
+    lines += [
+        f"both behind one {o.cell.a.name}: {o.route}{'' if o.as_expected else ' !'}"
+        for o in outcomes
+        if o.cell.together
+    ]
+    return "\n".join(lines if apart else lines[2:])
+
+
+def _mark(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "."
+    letter = {"host": "h", "punched": "p", "s3": "3"}.get(outcome.route, "-")
+    return letter if outcome.as_expected else f"{letter}!"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

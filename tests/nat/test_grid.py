@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.nat.cell import run
+from tests.nat.cell import TIME_FACTOR, run
 from tests.nat.expected import Cell, cells, in_principle
 from tests.support.netlab import Lab
+from tests.support.netlab_kinds import KINDS
 
 QUICK = {
     "lambda,ec2-open",
@@ -28,6 +29,18 @@ def test_cell(lab: Lab, cell: Cell) -> None:
     """The route that is written down, with the real program."""
     outcome = run(lab, cell)
     assert outcome.as_expected, outcome.explain()
+
+
+@pytest.mark.nat
+def test_an_old_peer_that_nothing_can_reach_gives_an_error_and_no_hang(lab: Lab) -> None:
+    # Random ports on our side, and an old peer has no other route than its one connect.
+    cell = Cell(KINDS["aws-nat-gateway"], KINDS["old-lambda"], "s")
+    outcome = run(lab, cell, patience=8.0 * TIME_FACTOR)
+    ours = outcome.ends[0]
+    assert ours.returncode == 4, outcome.explain()
+    said = "\n".join(line for _, line in ours.lines)
+    assert "no connection came about" in said and "next:" in said
+    assert "Traceback" not in said
 
 
 def test_the_quick_part_exists() -> None:
