@@ -343,3 +343,63 @@ def test_host_candidates_are_likely_behind_one_nat_or_none() -> None:
     assert likely(nat, same)
     assert not likely(nat, other)
     assert likely(nat, record("198.18.3.2", "none"))
+
+
+# Ports that cannot be predicted: what both ends plan from their records, and what comes of it.
+
+APDM = Nat(mapping=Mapping.APDM, ports=Ports.RANDOM)
+APDM_EIF = replace(APDM, filtering=Filtering.EIF)
+CONE = Nat(filtering=Filtering.EIF)
+
+
+def facts(nat: Nat) -> NatFacts:
+    """What an end learns of its NAT from STUN."""
+    return NatFacts(
+        mapping={Mapping.NONE: "none", Mapping.EIM: "independent"}.get(nat.mapping, "dependent"),
+        filtering="independent" if nat.filtering is Filtering.EIF else "dependent",
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "technique"),
+    [
+        (APDM, CONE, Technique.LISTEN),
+        (APDM, Nat(static=True, filtering=Filtering.EIF), Technique.LISTEN),
+        (APDM_EIF, DROP, Technique.LISTEN),
+        (APDM_EIF, RST, Technique.LISTEN),
+        (APDM_EIF, APDM, Technique.LISTEN),
+        (APDM, DROP, Technique.NONE),
+        (APDM, RST, Technique.NONE),
+        (APDM, APDM, Technique.NONE),
+        (CONE, RST, Technique.HOLD_AND_DIAL),
+    ],
+)
+@pytest.mark.parametrize("second", [0, 1])
+def test_the_plan_of_both_ends_leads_to_the_route_that_is_possible(
+    a: Nat, b: Nat, technique: Technique, second: int
+) -> None:
+    for seed in range(5):
+        world = World([a], [b], rtt=0.02, seed=seed)
+        ports = (21000, 22000)
+        records = []
+        for side, nat in enumerate((a, b)):
+            public = TransportAddress(*world.mapped(side, ports[side]))
+            srflx = Candidate(CandidateType.SRFLX, public)
+            records.append(Record(public, public, candidates=(srflx,), nat=facts(nat)))
+        plans = [
+            make_plan(
+                records[side],
+                records[1 - side],
+                second=side == second,
+                sending=side == 0,
+                routes=("host", "punched", "s3"),
+            )
+            for side in (0, 1)
+        ]
+        assert [plan.technique for plan in plans] == [technique] * 2
+        if technique is Technique.NONE:
+            continue
+        ends = [Checks(world.hosts[i], (ports[i],), plans[i], seed) for i in (0, 1)]
+        late = random.Random(seed).uniform(0, POLL)
+        took = world.meet(ends[0], ends[1], skew=-late if second else late, seconds=2.5)
+        assert took is not None and took < 0.3
