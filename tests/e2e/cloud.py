@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Cloud:
             )
 
         self.s3, self.function, self.logs = client("s3"), client("lambda"), client("logs")
+        self._changed = self._limited = False
         self._configured = self.function.get_function_configuration(FunctionName=FUNCTION)
 
     def run(self, job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,8 +115,19 @@ class Cloud:
         self.s3.delete_object(Bucket=self._bucket, Key=key)
 
     def unfinished_uploads(self) -> list[str]:
-        answer = self.s3.list_multipart_uploads(Bucket=self._bucket)
-        return [upload["Key"] for upload in answer.get("Uploads", [])]
+        return [upload["Key"] for upload in self._uploads()]
+
+    def abort_uploads(self) -> None:
+        for upload in self._uploads():
+            self.s3.abort_multipart_upload(
+                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+
+    def _uploads(self) -> list[dict[str, str]]:
+        uploads: list[dict[str, str]] = self.s3.list_multipart_uploads(Bucket=self._bucket).get(
+            "Uploads", []
+        )
+        return uploads
 
     def objects(self, prefix: str = "") -> list[str]:
         answer = self.s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
@@ -132,33 +144,43 @@ class Cloud:
 
     def forget_workers(self) -> None:
         """The next invocations start cold."""
-        for worker in self.emulation.workers():
-            worker.remove(force=True)
+        self._configure()
 
     def set_timeout(self, seconds: int) -> None:
-        self.function.update_function_configuration(FunctionName=FUNCTION, Timeout=seconds)
+        self._configure(Timeout=seconds)
+
+    def set_cold_start(self, text: str) -> None:
+        variables = {**self._configured["Environment"]["Variables"], "PUNCH_COLD_START": text}
+        self._configure(Environment={"Variables": variables})
 
     def set_concurrency(self, limit: int) -> None:
+        self._limited = True
         self.function.put_function_concurrency(
             FunctionName=FUNCTION, ReservedConcurrentExecutions=limit
         )
 
-    def set_cold_start(self, text: str) -> None:
-        variables = {**self._configured["Environment"]["Variables"], "PUNCH_COLD_START": text}
-        self.function.update_function_configuration(
-            FunctionName=FUNCTION, Environment={"Variables": variables}
-        )
-
     def restore(self) -> None:
         """Makes the function what it was."""
-        self.function.delete_function_concurrency(FunctionName=FUNCTION)
-        self.function.update_function_configuration(
-            FunctionName=FUNCTION,
-            Timeout=self._configured["Timeout"],
-            Environment=self._configured["Environment"],
-        )
+        if self._limited:
+            self.function.delete_function_concurrency(FunctionName=FUNCTION)
+        if self._changed:
+            self._configure(Timeout=self._configured["Timeout"])
+
+    def _configure(self, **settings: object) -> None:
+        # Naming the environment, changed or not, ends the workers of the old configuration.
+        settings = {"Environment": self._configured["Environment"], **settings}
+        self.function.update_function_configuration(FunctionName=FUNCTION, **settings)
+        self._changed = True
+        wait_for(lambda: not self.workers(), "the old workers to be gone")
 
 
-def report(done: subprocess.CompletedProcess[str]) -> Any:
-    """What `punch run --json` printed."""
-    return json.loads(done.stdout)
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Polls until the condition holds.
+
+    Raises:
+        AssertionError: it did not in time; the message says what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
+        time.sleep(0.2)

@@ -1,0 +1,134 @@
+"""What goes wrong on workers in containers: the job fails and says why, or is right all the same.
+
+Never is there an object that is not whole, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cloud import EXAMPLE, INPUT, OUTPUT, Cloud, wait_for
+from tests.e2e.test_job import expected
+
+pytestmark = pytest.mark.e2e
+
+#: The example's sort, delayed: both streams stand, and there is time to hurt somebody.
+SLOW_SORT = {" sort >": " bash -c 'sleep 20; sort' >"}
+
+
+@pytest.fixture
+def text(cloud: Cloud) -> Path:
+    cloud.remove(OUTPUT)
+    cloud.abort_uploads()
+    cloud.emulation.reset_counters()
+    return cloud.text(1_000_000)
+
+
+def test_a_worker_killed_in_mid_job_fails_the_job(cloud: Cloud, text: Path) -> None:
+    cloud.forget_workers()
+    with cloud.start(cloud.example(SLOW_SORT), "--put", f"{INPUT}={text}") as process:
+        wait_until_fed(cloud, process)
+        victim = cloud.workers()[0]
+        victim.kill("SIGKILL")
+        killed = time.monotonic()
+        _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 1, err
+    assert "worker" in err and "failed" in err
+    assert time.monotonic() - killed < 60
+    nothing_is_left(cloud)
+
+
+def test_a_worker_out_of_memory_fails_the_job(cloud: Cloud, text: Path) -> None:
+    # /dev/zero has no newline: sort must hold all of it.
+    job = cloud.example({" sort >": " sort --buffer-size=8G /dev/zero - >"})
+
+    done = cloud.run(job, "--put", f"{INPUT}={text}")
+
+    assert done.returncode == 1, done.stderr
+    assert "worker" in done.stderr
+    nothing_is_left(cloud)
+
+
+def test_a_worker_out_of_time_fails_the_job(cloud: Cloud, text: Path) -> None:
+    cloud.set_timeout(15)
+    job = cloud.example({" sort >": " bash -c 'sleep 100; sort' >"})
+
+    started = time.monotonic()
+    done = cloud.run(job, "--put", f"{INPUT}={text}")
+
+    assert done.returncode == 1, done.stderr
+    assert "time" in done.stderr
+    assert time.monotonic() - started < 80
+    nothing_is_left(cloud)
+
+
+def test_a_throttled_worker_is_started_again(cloud: Cloud) -> None:
+    cloud.set_concurrency(1)
+    scripts = {f"w{i}": "sleep 2\necho done >&2\n" for i in range(2)}
+
+    started = time.monotonic()
+    done = cloud.run(cloud.job(**scripts))
+
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started >= 4, "they ran at the same time: nobody was throttled"
+
+
+def test_a_cold_start_of_ten_seconds_only_costs_time(cloud: Cloud, text: Path) -> None:
+    cloud.set_cold_start("10")
+    cloud.run(cloud.job(warm="true\n"))
+    assert len(cloud.workers()) == 1  # this one is warm now; the other one starts cold
+
+    started = time.monotonic()
+    done = cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
+
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started >= 10
+    assert cloud.read(OUTPUT) == expected(text)
+
+
+def test_ctrl_c_ends_the_job_everywhere(cloud: Cloud, text: Path) -> None:
+    cloud.forget_workers()
+    with cloud.start(cloud.example(SLOW_SORT), "--put", f"{INPUT}={text}") as process:
+        wait_until_fed(cloud, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, err
+    nothing_is_left(cloud)
+
+
+def wait_until_fed(cloud: Cloud, job: subprocess.Popen[str]) -> None:
+    """Waits until the EC2 node has sent data to both workers, by the router's counters."""
+    plan = cloud.emulation.plan
+    ec2, pool = f"{plan['PUNCH_WAN_EC2']}.130", plan["PUNCH_WAN_LAMBDA"]
+
+    def fed() -> bool:
+        if job.poll() is not None:
+            pytest.fail(f"the job ended too early:\n{job.communicate()[1]}")
+        crossed = [c for c in cloud.emulation.crossed("router") if c.source == ec2]
+        return sum(c.target.startswith(pool) and c.bytes > 99_999 for c in crossed) == 2
+
+    wait_for(fed, "both workers to be fed")
+
+
+def nothing_is_left(cloud: Cloud) -> None:
+    """No output, no parts of it, and nobody who still works on it."""
+    assert not cloud.exists(OUTPUT)
+    assert cloud.unfinished_uploads() == []
+    wait_for(lambda: scripts(cloud) == [], "the scripts to be gone")
+
+
+def scripts(cloud: Cloud) -> list[str]:
+    """Command lines of what scripts have started, on all nodes."""
+    containers = [cloud.emulation.container("ec2"), *cloud.workers()]
+    out = []
+    for container in containers:
+        top = container.top(ps_args="-eo pid,args")["Processes"] or []
+        out += [args for _, args in top if "pash" in args or "sort" in args or "dgsh" in args]
+    return out
