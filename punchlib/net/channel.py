@@ -86,12 +86,14 @@ class SocketChannel:
         self.zero_copy = not isinstance(sock, ssl.SSLSocket)
         self.verified = not isinstance(sock, ssl.SSLSocket) or sock.server_side
         self.frame = _Frame()
-        self.waiting_since: float | None = None
         self.description = describe(sock)
-        self._loop = asyncio.get_running_loop()
         self._ready = Readiness(sock.fileno())
         self._pending = array.array("i", [0])
         self._header = memoryview(bytearray(HEADER_SIZE))
+
+    @property
+    def waiting_since(self) -> float | None:
+        return self._ready.reading_since
 
     @property
     def sent_at(self) -> float:
@@ -184,17 +186,13 @@ class SocketChannel:
             except OSError as error:
                 raise self.translate(error) from error
 
-    async def wait_readable(self) -> None:
-        """Waits for bytes from the peer; the silence counts from here."""
-        self.waiting_since = self._loop.time()
-        try:
-            await self._ready.readable()
-        finally:
-            self.waiting_since = None
+    def wait_readable(self) -> asyncio.Future[None]:
+        """Is done when bytes of the peer are here, or its end; the silence counts from here."""
+        return self._ready.readable()
 
-    async def wait_writable(self) -> None:
-        """Waits for room in the socket."""
-        await self._ready.writable()
+    def wait_writable(self) -> asyncio.Future[None]:
+        """Is done when there is room in the socket."""
+        return self._ready.writable()
 
     async def finish(self) -> None:
         raw = self.sock

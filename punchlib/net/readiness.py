@@ -15,17 +15,22 @@ class Readiness:
     """
 
     def __init__(self, fd: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._read = _Watch(fd, self._loop.add_reader, self._loop.remove_reader)
-        self._write = _Watch(fd, self._loop.add_writer, self._loop.remove_writer)
+        loop = asyncio.get_running_loop()
+        self._read = _Watch(fd, loop, loop.add_reader, loop.remove_reader)
+        self._write = _Watch(fd, loop, loop.add_writer, loop.remove_writer)
 
-    async def readable(self) -> None:
-        """Returns when a read would not block (data, an end, an error), or at `interrupt()`."""
-        await self._read.wait(self._loop.create_future())
+    @property
+    def reading_since(self) -> float | None:
+        """Loop time since when somebody has been waiting in `readable()`; else None."""
+        return self._read.since if self._read.pending() else None
 
-    async def writable(self) -> None:
-        """Returns when a write would not block: room, or an error."""
-        await self._write.wait(self._loop.create_future())
+    def readable(self) -> asyncio.Future[None]:
+        """Is done when a read would not block (data, an end, an error), or at `interrupt()`."""
+        return self._read.wait()
+
+    def writable(self) -> asyncio.Future[None]:
+        """Is done when a write would not block: room, or an error."""
+        return self._write.wait()
 
     def interrupt(self) -> None:
         """Ends a wait in `readable()`."""
@@ -41,27 +46,35 @@ class _Watch:
     """The loop's watch on one direction of a descriptor."""
 
     def __init__(
-        self, fd: int, add: Callable[..., object], remove: Callable[[int], object]
+        self,
+        fd: int,
+        loop: asyncio.AbstractEventLoop,
+        add: Callable[..., object],
+        remove: Callable[[int], object],
     ) -> None:
+        self.since = 0.0
         self._fd = fd
+        self._loop = loop
         self._add = add
         self._remove = remove
         self._added = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def wait(self, waiter: asyncio.Future[None]) -> None:
-        self._waiter = waiter
+    def pending(self) -> asyncio.Future[None] | None:
+        """What somebody waits for."""
+        return self._waiter if self._waiter is not None and not self._waiter.done() else None
+
+    def wait(self) -> asyncio.Future[None]:
+        self.since = self._loop.time()
+        self._waiter = waiter = self._loop.create_future()
         if not self._added:
             self._added = True
             self._add(self._fd, self._fire)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def resolve(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if waiter := self.pending():
+            waiter.set_result(None)
 
     def remove(self) -> None:
         if self._added:
@@ -69,7 +82,7 @@ class _Watch:
             self._remove(self._fd)
 
     def _fire(self) -> None:
-        if self._waiter is None:
-            self.remove()
+        if waiter := self.pending():
+            waiter.set_result(None)
         else:
-            self.resolve()
+            self.remove()

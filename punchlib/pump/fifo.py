@@ -258,9 +258,9 @@ class FifoWriter(_Fifo):
         """A write would not block: there is room, or no reader."""
         return bool(self._poll.poll(0))
 
-    async def wait_writable(self) -> None:
-        """Waits for room in the FIFO, or for its reader to leave."""
-        await self._readiness().writable()
+    def wait_writable(self) -> asyncio.Future[None]:
+        """Is done when there is room in the FIFO, or when its reader has left."""
+        return self._readiness().writable()
 
     async def reader_left(self) -> None:
         """Returns when the FIFO's last reader has left; never for anything but a FIFO."""
