@@ -63,6 +63,13 @@ class Connection:
         """From when both ends were registered to verified, in milliseconds."""
         return (self.connected_at - self.met_at) * 1000
 
+    def close(self) -> None:
+        """Lets go of the connection, at once."""
+        if self.channel is not None:
+            self.channel.close()
+        if self.raw is not None:
+            self.raw.close()
+
     async def forget(self) -> None:
         """Removes our record from the rendezvous; it has served."""
         await self._forget()

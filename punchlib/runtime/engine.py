@@ -98,17 +98,17 @@ def serve(listener: socket.socket) -> None:
 
 def _import_everything() -> Callable[[], None]:
     """Returns what is to be done between two forks."""
+    from punchlib import session
     from punchlib.aws import clients
-    from punchlib.runtime import pashlib
 
     for tool in tools.TOOLS:
         tools.load(tool)
     clients.keep()
-    pashlib.warm_up()
+    session.warm_up()
     gc.collect()
     # What is shared with the children stays shared: the collector would touch every page.
     gc.freeze()
-    return pashlib.renew
+    return session.renew
 
 
 def _child(connection: socket.socket) -> None:

@@ -12,18 +12,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import uvloop
 
+from punchlib import session
 from punchlib.config import Config
-from punchlib.core.candidates import Route
-from punchlib.core.handshake import Identity
 from punchlib.errors import PunchError, RendezvousError, UsageError
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.connector import Connector
-from punchlib.net.s3_route import THREADS as S3_THREADS
-from punchlib.net.s3_route import S3Route
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import (
     receive_stream,
@@ -31,8 +27,6 @@ from punchlib.pump.stream import (
     send_stream,
     send_stream_v1,
 )
-from punchlib.rendezvous.dynamodb import THREADS, DynamoDbStore, batch, registration
-from punchlib.rendezvous.store import Slot
 from punchlib.runtime import state
 from punchlib.runtime.tools import display_name
 
@@ -157,10 +151,7 @@ def marked(spec: Spec) -> Iterator[None]:
 
 async def let_go(connection: Connection) -> None:
     """Closes the connection and takes our record back; the stream's outcome stands already."""
-    if connection.channel is not None:
-        connection.channel.close()
-    if connection.raw is not None:
-        connection.raw.close()
+    connection.close()
     with contextlib.suppress(RendezvousError):
         await connection.forget()
 
@@ -187,23 +178,8 @@ def say(line: str) -> None:
 async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
-    identity: asyncio.Future[Identity] | None = None
-    if config.security == "encrypted":
-        if _spare is None:
-            # Importing `cryptography` takes 50 ms: beside the loop.
-            identity = loop.run_in_executor(None, Identity.generate)
-        else:
-            identity = loop.create_future()
-            identity.set_result(_spare)
-    store = DynamoDbStore(
-        lambda: dynamodb_client(config), table=config.table, patience=config.timeout
-    )
-    fallback = None
-    if config.bucket and Route.S3 in config.routes:
-        fallback = S3Route(config, lambda: s3_client(config))
-    connector = Connector(config, store, identity=identity, fallback=fallback, report=say)
-    pashlib = Pashlib(config, connector)
-    work = asyncio.ensure_future(pashlib.run(connections))
+    connector = session.open_connector(config, report=say)
+    work = asyncio.ensure_future(Pashlib(config, connector).run(connections))
     signals: list[int] = []
 
     def stop(number: int) -> None:
@@ -221,49 +197,6 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
         return 128 + signals[0]
     finally:
         await connector.close()
-
-
-def dynamodb_client(config: Config) -> Any:
-    """A client that gives up early: `DynamoDbStore` tries again, and knows for how long."""
-    from punchlib.aws.clients import client
-
-    return client(
-        "dynamodb",
-        config,
-        max_pool_connections=THREADS,
-        connect_timeout=3,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 2},
-    )
-
-
-def s3_client(config: Config) -> Any:
-    from punchlib.aws.clients import client
-
-    return client("s3", config, max_pool_connections=S3_THREADS)
-
-
-_spare: Identity | None = None
-
-
-def renew() -> None:
-    """Makes the identity of the engine's next fork: every process has one of its own."""
-    global _spare
-    _spare = Identity.generate()
-
-
-def warm_up() -> None:
-    """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
-    import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
-
-    from punchlib.aws.clients import rehearse
-
-    renew()
-    config = Config.from_env()
-    store = dynamodb_client(config)
-    rehearse(store, "update_item", **registration(config.table, Slot("key", "0"), "{}", 0))
-    rehearse(store, "batch_get_item", **batch(config.table, ["key"]))
-    s3_client(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
