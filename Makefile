@@ -83,3 +83,15 @@ nat-grid: $(STAMP) ## all pairings of NATs, with the route each must take (PAIR=
 bench-punch: $(STAMP) ## 1,000 connections through NATs: share direct, times (JSON=FILE)
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.punch
+
+# --- the runtime tools beside cat and aws s3 cp ----------------------------------------------
+
+AWSCLI := .build/awscli/bin/aws
+
+$(AWSCLI):
+	$(PYTHON) -m venv .build/awscli
+	.build/awscli/bin/pip install --quiet --disable-pip-version-check awscli
+
+.PHONY: bench-runtime
+bench-runtime: $(STAMP) $(AWSCLI) ## r_split & co. beside cat, s3-get/put beside aws s3 cp (JSON=FILE)
+	$(BIN)/python -m bench.runtime --aws $(abspath $(AWSCLI)) $(if $(JSON),--json $(abspath $(JSON)))

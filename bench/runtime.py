@@ -1,6 +1,6 @@
 """How fast the runtime tools are, beside `cat` and `aws s3 cp` in the same run.
 
-    python bench/runtime.py [--json FILE] [--size MB] [--rounds N] [--hold GB] [--aws PATH]
+    python -m bench.runtime [--json FILE] [--size MB] [--rounds N] [--hold GB] [--aws PATH]
 
 Only ratios count: tool and yardstick take turns on the same machine. U is the time that a bare
 `python3 -I -S -c pass` takes.
@@ -19,8 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from punchlib.runtime.layout import lay_out
 from tests.support.ministack import MiniStack, start

@@ -25,7 +25,7 @@ _DEFAULT_MEMORY = 32 << 20
 #: Seconds between two looks whether a FIFO has got its reader; it doubles from the first.
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
 #: What a busy reader may keep the writer waiting.
-_PATIENCE_MS = 2
+_PATIENCE_MS = 10
 
 
 class Options:

@@ -22,14 +22,14 @@ CHUNK = 1024 * 1024
 _SHARE = 32 * 1024 * 1024
 
 
-def grow(fd: int, pipes: int = 1) -> None:
+def grow(fd: int, pipes: int = 1, size: int = PIPE_SIZE) -> None:
     """Enlarges a pipe if it is one, and as far as the system lets us.
 
     Args:
         fd: any descriptor.
         pipes: how many pipes this process grows; they share.
+        size: how large it gets, unless they are too many.
     """
-    size = PIPE_SIZE
     while pipes * size > _SHARE and size > 65536:
         size //= 2
     try:

@@ -10,124 +10,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from punchlib.errors import UsageError
 from punchlib.runtime.blocks import Header
+from punchlib.runtime.holding import HoldingPipe, held_rounds, holding_pipe
 from punchlib.runtime.pipes import CHUNK, grow, open_input, open_output, require, write_all
+from punchlib.runtime.r_split_pieces import Piece, split
 from punchlib.runtime.tool import READER_GONE, run
 
 _USAGE = "r_split [-r] INPUT BATCH_BYTES OUTPUT [OUTPUT…]"
-
-
-class Piece:
-    """What goes to one output at once.
-
-    Attributes:
-        output: number of the output, from 0.
-        block_id: number of the logical block, from 0.
-        data: the bytes; valid until the next piece is asked for.
-        is_last: this piece ends its logical block.
-    """
-
-    __slots__ = ("block_id", "data", "is_last", "output")
-
-    def __init__(self, output: int, block_id: int, data: memoryview, is_last: bool) -> None:
-        self.output = output
-        self.block_id = block_id
-        self.data = data
-        self.is_last = is_last
-
-
-def split(fill: Callable[[memoryview], int], outputs: int, batch: int) -> Iterator[Piece]:
-    """Cuts the input into pieces.
-
-    Args:
-        fill: reads into the buffer until it is full; returns the number of bytes, less than the
-            buffer's length only at the end of the input.
-        outputs: how many outputs there are, N.
-        batch: block size in bytes.
-    """
-    first = _Growing(fill, outputs * batch)
-    size, ended = first.size, first.size < outputs * batch
-    if not size:
-        return
-    data = first.data
-    view = memoryview(data)
-    even = size // outputs if ended else batch
-    start = 0
-    for block in range(outputs - 1):
-        # At or before: a piece without a newline stays empty, the next one gets its bytes.
-        cut = data.rfind(b"\n", start, (block + 1) * even) + 1 or start
-        yield Piece(block, block, view[start:cut], True)
-        start = cut
-    block = outputs - 1
-    cut = size if ended else data.rfind(b"\n", start, size) + 1
-    # Without a newline this is the beginning of a long line: all of it, and more to come.
-    yield Piece(block, block, view[start : cut or size], bool(cut))
-    if ended:
-        return
-    carry = bytes(view[cut:size]) if cut else b""
-    view.release()
-    del data, first
-    yield from _rounds(fill, outputs, batch, block, carry, bool(cut))
-
-
-def _rounds(
-    fill: Callable[[memoryview], int],
-    outputs: int,
-    batch: int,
-    block: int,
-    carry: bytes,
-    complete: bool,
-) -> Iterator[Piece]:
-    """Everything after the first round.
-
-    Args:
-        block: the block that came last.
-        carry: the beginning of a line that belongs to the next block.
-        complete: that block has ended; otherwise its long line goes on.
-    """
-    # The carry stands in front of what is read: a block leaves as one piece, nothing is joined.
-    room = batch
-    data = bytearray(room + batch)
-    while True:
-        kept = len(carry)
-        if kept > room:
-            room = kept
-            data = bytearray(room + batch)
-        data[room - kept : room] = carry
-        view = memoryview(data)
-        size = fill(view[room:])
-        start, end = room - kept, room + size
-        if start == end:
-            if not complete:  # the long line ended with the input, exactly at a block's end
-                yield Piece(block % outputs, block, view[:0], True)
-            return
-        block += complete
-        ended = size < batch
-        cut = end if ended else data.rfind(b"\n", room, end) + 1
-        complete = bool(cut)
-        yield Piece(block % outputs, block, view[start : cut or end], complete)
-        if ended:
-            return
-        carry = bytes(view[cut:end]) if cut else b""
-
-
-class _Growing:
-    """Reads up to `limit` bytes into a buffer that grows with what comes."""
-
-    def __init__(self, fill: Callable[[memoryview], int], limit: int) -> None:
-        self.data = bytearray()
-        self.size = 0
-        while self.size < limit:
-            step = min(max(CHUNK, self.size), limit - self.size)
-            self.data.extend(bytes(step))
-            with memoryview(self.data) as view:
-                got = fill(view[self.size :])
-            self.size += got
-            if got < step:
-                break
 
 
 def _filler(fd: int) -> Callable[[memoryview], int]:
@@ -141,9 +34,15 @@ def _filler(fd: int) -> Callable[[memoryview], int]:
 
 
 class Outputs:
-    """The outputs; one whose reader has gone is dropped, and the others go on."""
+    """The outputs; one whose reader has gone is dropped, and the others go on.
+
+    Attributes:
+        hold: where the held bytes of the pieces wait.
+        dropped: how many have been dropped.
+    """
 
     def __init__(self, paths: list[str], *, framed: bool) -> None:
+        self.hold: HoldingPipe | None = None
         for path in paths:
             require(path)
         self._framed = framed
@@ -151,7 +50,7 @@ class Outputs:
         self.dropped = 0
         for fd in self._fds:
             if fd is not None:
-                grow(fd, len(paths) + 1)
+                grow(fd, len(paths) + 2, CHUNK)
 
     @property
     def gone(self) -> bool:
@@ -166,18 +65,28 @@ class Outputs:
             self._fds[output] = None
 
     def put(self, piece: Piece) -> None:
+        """Writes one piece, and with frames its header."""
         fd = self._fds[piece.output]
-        if fd is None:
-            return
         try:
-            if self._framed:
-                header = Header(piece.block_id, len(piece.data), piece.is_last)
-                write_all(fd, header.encode(), piece.data)
-            elif piece.data:
-                write_all(fd, piece.data)
+            if fd is not None:
+                self._write(fd, piece)
         except BrokenPipeError:
             self.close(piece.output)
             self.dropped += 1
+        if self.hold and piece.held and self._fds[piece.output] is None:
+            self.hold.empty()
+
+    def _write(self, fd: int, piece: Piece) -> None:
+        buffers = [piece.data] if piece.data else []
+        if self._framed:
+            header = Header(piece.block_id, piece.size, piece.is_last)
+            buffers.insert(0, memoryview(header.encode()))
+        if buffers:
+            write_all(fd, *buffers)
+        if self.hold and piece.held:
+            self.hold.move(fd, piece.held)
+        if piece.after:
+            write_all(fd, piece.after)
 
 
 def main() -> int:
@@ -194,8 +103,11 @@ def main() -> int:
         require(source)
         outputs = Outputs(paths, framed=framed)
         fd = open_input(source)
-        grow(fd, len(paths) + 1)
-        for piece in split(_filler(fd), len(paths), int(batch)):
+        # A block at a time passes: while one leaves, the writer can already fill the next.
+        grow(fd, len(paths) + 2, CHUNK)
+        hold = outputs.hold = holding_pipe(fd, int(batch))
+        later = partial(held_rounds, fd, hold, len(paths), int(batch)) if hold else None
+        for piece in split(_filler(fd), len(paths), int(batch), later):
             outputs.put(piece)
             if outputs.gone:
                 break

@@ -7,7 +7,8 @@ import sys
 from punchlib.errors import UsageError
 from punchlib.runtime.lines import LineReader
 from punchlib.runtime.pipes import grow, open_input, require
-from punchlib.runtime.r_split import Outputs, Piece
+from punchlib.runtime.r_split import Outputs
+from punchlib.runtime.r_split_pieces import Piece
 from punchlib.runtime.tool import READER_GONE, run
 
 _USAGE = "split INPUT LINES OUTPUT [OUTPUT…]"

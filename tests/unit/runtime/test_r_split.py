@@ -1,11 +1,13 @@
 """The splitting logic against a naive model of SPEC: first round, rounds, long lines."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from punchlib.runtime.r_split import split
+from punchlib.runtime.holding import HoldingPipe, held_rounds
+from punchlib.runtime.r_split_pieces import Piece, split
 
 # Few letters and many newlines: boundaries are hit all the time.
 TEXTS = st.lists(st.sampled_from([b"a", b"bb", b"\n", b"cccc\n", b"dd\n"]), max_size=60).map(
@@ -31,6 +33,31 @@ def pieces(data: bytes, outputs: int, batch: int) -> list[tuple[int, int, bytes,
         (piece.output, piece.block_id, bytes(piece.data), piece.is_last)
         for piece in split(filler(data), outputs, batch)
     ]
+
+
+def pieces_by_pipe(
+    data: bytes, outputs: int, batch: int, tail: int
+) -> list[tuple[int, int, bytes, bool]]:
+    """The same through a real pipe, of which only the last `tail` bytes of a block are seen."""
+    source, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    hold = HoldingPipe(65536)
+
+    def fill(view: memoryview) -> int:
+        return os.readv(source, [view]) if view else 0
+
+    def later(block: int, carry: bytes, complete: bool) -> Iterator[Piece]:
+        return held_rounds(source, hold, outputs, batch, block, carry, complete, min(tail, batch))
+
+    try:
+        return [
+            (p.output, p.block_id, bytes(p.data) + hold.take(p.held) + p.after, p.is_last)
+            for p in split(fill, outputs, batch, later)
+        ]
+    finally:
+        os.close(source)
+        hold.close()
 
 
 def model(data: bytes, outputs: int, batch: int) -> list[tuple[int, int, bytes, bool]]:
@@ -76,6 +103,14 @@ def model(data: bytes, outputs: int, batch: int) -> list[tuple[int, int, bytes, 
 @example(b"a\nb\nc\nunterminated", 2, 4)
 def test_it_splits_as_the_model_does(data: bytes, outputs: int, batch: int) -> None:
     assert pieces(data, outputs, batch) == model(data, outputs, batch)
+
+
+@settings(max_examples=500)
+@given(TEXTS, st.integers(1, 5), st.integers(1, 20), st.integers(1, 6))
+def test_by_way_of_the_pipe_it_is_the_same(
+    data: bytes, outputs: int, batch: int, tail: int
+) -> None:
+    assert pieces_by_pipe(data, outputs, batch, tail) == model(data, outputs, batch)
 
 
 @settings(max_examples=500)
