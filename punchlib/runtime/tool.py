@@ -7,6 +7,7 @@ ends. So downstream never sees the clean end of file before the marker is there.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,12 @@ from punchlib.errors import PunchError
 from punchlib.runtime.state import mark_failed
 
 READER_GONE = 128 + signal.SIGPIPE
+_NEXT = {
+    errno.ENOSPC: "make room on the disk that it writes to",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "give this user the right to open it",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,7 +49,8 @@ def run(component: str, body: Callable[[], int]) -> int:
         return fail(component, str(error), error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return fail(component, f"{where}{error.strerror or error}", 1)
+        advice = _NEXT.get(error.errno or 0, "look at the file or FIFO that this stage names")
+        return fail(component, f"{where}{error.strerror or error}\n  next: {advice}", 1)
     except Terminated as stop:
         return fail(component, f"ended by {signal.Signals(stop.signum).name}", 128 + stop.signum)
     except KeyboardInterrupt:

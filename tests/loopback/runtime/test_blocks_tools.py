@@ -242,3 +242,21 @@ def test_a_terminated_splitter_leaves_a_marker(bash: Bash, tmp_path: Path, text:
     assert result.returncode == 143
     assert b"ended by SIGTERM" in result.stderr
     assert list((tmp_path / "state" / "failures").iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'runtime/r_unwrap < "$D/framed"',
+        'runtime/r_merge "$D/framed"',
+        'runtime/r_wrap cat < "$D/framed"',
+        'runtime/r_split "$D/framed" 1000 /dev/stdout',
+        'runtime/dgsh-tee -i "$D/framed" -o /dev/stdout',
+    ],
+)
+def test_a_full_disk_is_an_error(bash: Bash, tmp_path: Path, command: str) -> None:
+    (tmp_path / "framed").write_bytes(frame(0, b"line\n" * 100_000))
+    result = bash(f"{command} > /dev/full")
+    assert result.returncode == 1
+    assert b"No space left on device\n  next: make room" in result.stderr
+    assert list((tmp_path / "state" / "failures").iterdir())
