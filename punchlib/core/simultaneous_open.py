@@ -106,11 +106,12 @@ def make_plan(
         sending: this end sends the stream.
         routes: the routes that this end may take.
     """
-    # A newcomer is met with the first technique, however many attempts the other has behind it.
     hosts = [CandidatePair(None, c) for c in peer.of_type(CandidateType.HOST)]
     remotes = peer.of_type(CandidateType.SRFLX)
     count = min(len(mine.of_type(CandidateType.SRFLX)), len(remotes))
     pairs = [CandidatePair(i, remotes[i]) for i in range(count)]
+    # With nothing to dial ourselves, we may still be dialled where we listen.
+    dialled = Route.HOST in routes and bool(mine.of_type(CandidateType.HOST))
     # A newcomer is met with the first technique, however many attempts the other has behind it.
     attempt = min(mine.attempt, peer.attempt)
     technique, seconds = (
@@ -125,13 +126,13 @@ def make_plan(
         listening = mine.nat.filtering != "dependent"
         if peer.nat.filtering == "dependent":
             pairs = []
-        if attempt > 1 or not (listening or pairs or hosts):
+        if attempt > 1 or not (listening or pairs or hosts or dialled):
             technique = Technique.NONE
     if Route.PUNCHED not in routes:
         pairs, listening = [], False
     if Route.HOST not in routes:
         hosts = []
-    if technique is Technique.NONE or not (pairs or hosts or listening):
+    if technique is Technique.NONE or not (pairs or hosts or listening or dialled):
         return Plan(Technique.NONE, second, 0.0, sending, (), ())
     holding = technique is not Technique.LISTEN and second != (technique is Technique.SWAPPED)
     return Plan(

@@ -345,6 +345,21 @@ def test_host_candidates_are_likely_behind_one_nat_or_none() -> None:
     assert likely(nat, record("198.18.3.2", "none"))
 
 
+def test_an_end_with_nothing_to_dial_still_waits_to_be_dialled() -> None:
+    # A Lambda worker has no host candidate; its peer has a public address and nothing else.
+    ours = Candidate(CandidateType.HOST, TransportAddress("198.19.2.10", 22841))
+    theirs = Candidate(CandidateType.SRFLX, TransportAddress("198.18.1.2", 20319))
+    mine = Record(ours.address, ours.address, candidates=(ours,), nat=NatFacts(mapping="none"))
+    peer = Record(theirs.address, theirs.address, candidates=(theirs,))
+
+    def technique(a: Record, b: Record, *routes: str) -> Technique:
+        return make_plan(a, b, second=False, sending=True, routes=routes).technique
+
+    assert technique(mine, peer, "host", "punched") is Technique.HOLD_AND_DIAL
+    assert technique(peer, mine, "host", "punched") is Technique.HOLD_AND_DIAL
+    assert technique(mine, peer, "punched", "s3") is Technique.NONE
+
+
 # Ports that cannot be predicted: what both ends plan from their records, and what comes of it.
 
 APDM = Nat(mapping=Mapping.APDM, ports=Ports.RANDOM)
