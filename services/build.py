@@ -287,12 +287,14 @@ def app(target: Path) -> None:
     sources += sorted(p for p in (ROOT / "punchlib").rglob("*") if p.suffix in (".py", ".sh"))
     digest = hashlib.sha256()
     for path in sources:
-        digest.update(f"{path}\0".encode() + path.read_bytes())
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     with current(target, digest.hexdigest()) as is_current:
         if is_current:
             return
         wheels = BUILD / "wheel"
-        shutil.rmtree(wheels, ignore_errors=True)
+        # setuptools leaves build/lib behind, and would pack modules that are gone.
+        for leftover in (wheels, BUILD / "lib"):
+            shutil.rmtree(leftover, ignore_errors=True)
         pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
         (wheel,) = wheels.glob("punchlib-*.whl")
         with zipfile.ZipFile(wheel) as archive:
