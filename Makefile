@@ -95,3 +95,34 @@ $(AWSCLI):
 .PHONY: bench-runtime
 bench-runtime: $(STAMP) $(AWSCLI) ## r_split & co. beside cat, s3-get/put beside aws s3 cp (JSON=FILE)
 	$(BIN)/python -m bench.runtime --aws $(abspath $(AWSCLI)) $(if $(JSON),--json $(abspath $(JSON)))
+
+# --- containers (Docker) ---------------------------------------------------------------------
+
+.PHONY: images
+images: $(STAMP) ## build the images and print their sizes (EXTRA="ffmpeg …" adds packages)
+	@$(BIN)/python -m services.build $(addprefix --extra ,$(EXTRA))
+
+.PHONY: push
+push: images ## tag the node and the Lambda image by digest and push them (REGISTRY=…)
+	@$(if $(REGISTRY),,echo "which registry? make push REGISTRY=HOST[/PATH]" >&2; exit 2)
+	@$(BIN)/python -m punchlib.aws.images push "$(REGISTRY)" punch-node:local punch-lambda:local
+
+.PHONY: up
+up: $(STAMP) ## start the local emulation: AWS, two NATs, an EC2 node (docs/emulation.md)
+	@$(BIN)/python -m services.emulation up
+
+.PHONY: down
+down: $(STAMP) ## remove its containers and networks
+	@$(BIN)/python -m services.emulation down
+
+.PHONY: env
+env: $(STAMP) ## what a shell needs to use it: eval "$$(make -s env)"
+	@$(BIN)/python -m services.emulation env
+
+.PHONY: local-e2e
+local-e2e: $(STAMP) ## the example job in containers through both NATs, checked, then torn down
+	$(BIN)/python -m pytest -v -m e2e tests/e2e/test_job.py
+
+.PHONY: test-e2e
+test-e2e: $(STAMP) ## the same, and what goes wrong on workers: killed, out of memory, throttled …
+	$(BIN)/python -m pytest -v -m e2e tests/e2e

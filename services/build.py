@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Builds the project's images: `python -m services.build [--extra PACKAGE]… [IMAGE]…`.
 
-What an image needs is laid out on the host first, in build/, so that no build needs a network or
-certificates of its own:
+What an image needs is laid out on the host first, in .build/images/, so that no build needs a
+network or certificates of its own:
 
-    build/site/            the Python packages, for the images' Python, whatever the host's is
-    build/app/             punchlib, from its wheel
-    build/ministack/       the local AWS
-    build/aws-lambda-rie   AWS's runtime interface emulator
+    site/            the Python packages, for the images' Python, whatever the host's is
+    app/             punchlib, from its wheel
+    ministack/       the local AWS
+    aws-lambda-rie   AWS's runtime interface emulator
 
 Base images come from a registry where one answers, else from Debian's packages. The Dockerfiles
 need neither BuildKit nor the classic builder in particular. An image is tagged with a digest of
@@ -41,7 +41,7 @@ from docker.errors import APIError, BuildError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build"
+BUILD = ROOT / ".build" / "images"
 #: Seconds until a registry that does not answer counts as out of reach.
 REGISTRY_TIMEOUT = 8
 #: The Python of the base images, of the registry's and of Debian trixie's alike.
@@ -244,8 +244,8 @@ def tree_digest(path: Path) -> bytes:
 
 
 def lay_out(names: set[str]) -> None:
-    """Makes current what the images COPY from build/."""
-    BUILD.mkdir(exist_ok=True)
+    """Makes current what the images COPY from .build/images/."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     if names & {"packages", "node", "lambda", "lambda-local"}:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         wanted = [*project["dependencies"], *project["optional-dependencies"]["lambda"]]
@@ -293,7 +293,7 @@ def app(target: Path) -> None:
             return
         wheels = BUILD / "wheel"
         # setuptools leaves build/lib behind, and would pack modules that are gone.
-        for leftover in (wheels, BUILD / "lib"):
+        for leftover in (wheels, ROOT / "build" / "lib"):
             shutil.rmtree(leftover, ignore_errors=True)
         pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
         (wheel,) = wheels.glob("punchlib-*.whl")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The local emulation as a whole: `python -m services.emulation up|down|status|logs FOLDER`.
+"""The local emulation as a whole: `python -m services.emulation up|down|env|status|logs FOLDER`.
 
 `up` checks Docker and the network plan, builds what is not current, starts everything, and returns
 once the function is deployed. `down` leaves nothing behind, the workers included.
@@ -199,6 +199,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up")
     commands.add_parser("down")
+    commands.add_parser("env", help="what a shell needs to use it")
     commands.add_parser("status", help="what crossed the NATs and the router")
     logs = commands.add_parser("logs")
     logs.add_argument("folder", type=Path)
@@ -208,7 +209,11 @@ def main() -> None:
         case "up":
             started = time.monotonic()
             emulation.up()
-            build.say(f"the emulation is up ({time.monotonic() - started:.1f} s). To use it:")
+            build.say(
+                f"the emulation is up ({time.monotonic() - started:.1f} s)\n"
+                '  next: eval "$(make -s env)", then punch run DIR; make down ends it'
+            )
+        case "env":
             for name, value in emulation.environment.items():
                 print(f"export {name}={value}")
         case "down":

@@ -23,7 +23,7 @@ def _emulation(request: pytest.FixtureRequest) -> Iterator[Emulation]:
         pytest.fail(f"the emulation did not come up\n{refusal}", pytrace=False)
     yield emulation
     if request.session.testsfailed:
-        folder = ROOT / "build" / "e2e-logs" / time.strftime("%Y%m%dT%H%M%S")
+        folder = ROOT / ".build" / "e2e-logs" / time.strftime("%Y%m%dT%H%M%S")
         emulation.save_logs(folder)
         print(f"\nthe logs of all containers are in {folder}")
     if not os.environ.get("KEEP"):
