@@ -3,8 +3,8 @@
 A frame is a 4-byte header and a payload. The header is one big-endian integer: the type in the
 high byte, the payload's length in the low 24 bits.
 
-    sender ── DATA… ──────────────── END(total) ──▶ receiver
-    sender ◀── STOP? ─────────────── ACK(total) ─── receiver
+    sender ── DATA… ────────── END(total) ──────────── DONE ──▶ receiver
+    sender ◀── STOP? ──────────────────── ACK(total) ────────── receiver
     either ── PING at any time, ERROR(reason) instead of whatever comes next ──▶ other
 
 `Outgoing` and `Incoming` are the two ends' view of one stream: they count, and refuse what is out
@@ -38,6 +38,7 @@ class FrameType(enum.IntEnum):
     STOP = 4
     PING = 5
     ERROR = 6
+    DONE = 7
 
 
 class State(enum.Enum):
@@ -46,6 +47,7 @@ class State(enum.Enum):
     OPEN = "before END"
     ENDED = "after END"
     CLOSED = "after ACK"
+    DONE = "after DONE"
 
 
 class Header(NamedTuple):
@@ -63,6 +65,7 @@ _SIZES: dict[FrameType, tuple[int, int]] = {
     FrameType.STOP: (0, 0),
     FrameType.PING: (0, 0),
     FrameType.ERROR: (0, MAX_REASON),
+    FrameType.DONE: (0, 0),
 }
 
 # What each end may hear in each state, and the state that follows. ERROR may always come.
@@ -79,6 +82,7 @@ _RECEIVER_HEARS: dict[tuple[State, FrameType], State] = {
     (State.OPEN, FrameType.END): State.ENDED,
     (State.ENDED, FrameType.PING): State.ENDED,
     (State.CLOSED, FrameType.PING): State.CLOSED,
+    (State.CLOSED, FrameType.DONE): State.DONE,
 }
 
 

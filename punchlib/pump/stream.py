@@ -1,8 +1,8 @@
 """One stream from a FIFO to a FIFO on another machine: whole, or an error at both ends.
 
 The sender ends with END and its total; the receiver answers ACK only when the last byte is in its
-FIFO and the FIFO is closed; only then has the sender succeeded. While a direction is idle it
-carries a PING every few seconds, so that silence means death and slowness does not.
+FIFO and the FIFO is closed; only then has the sender succeeded, and it says DONE. While a direction
+is idle it carries a PING every few seconds, so that silence means death and slowness does not.
 """
 
 from __future__ import annotations
@@ -55,10 +55,7 @@ async def send_stream(
                 stream.hear(frame.type, frame.payload)
                 if frame.type is FrameType.STOP:
                     fifo.hang_up()
-        # We have the ACK. That it arrived is what the receiver waits for.
-        with contextlib.suppress(PunchError, TimeoutError):
-            async with asyncio.timeout(timing.linger):
-                await channel.finish()
+        await _bid_farewell(channel, FrameType.DONE, timing)
     stats.stopped = stream.stopped
     return stats.end()
 
@@ -101,17 +98,13 @@ async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing =
     """
     receiver = _Receiver(channel, fifo, timing)
     with contextlib.closing(channel):
-        async with _both_ends_know(channel, receiver.stats, timing):
-            async with _alive(channel, timing) as tasks:
-                await receiver.run(tasks)
-            try:
-                async with asyncio.timeout(timing.silence):
-                    await channel.finish()
-            except (StreamBroken, TimeoutError) as error:
-                raise StreamBroken(
-                    "everything came, but the sender cannot know it: the connection broke as we "
-                    "acknowledged"
-                ) from error
+        async with (
+            _both_ends_know(channel, receiver.stats, timing),
+            _alive(channel, timing) as tasks,
+        ):
+            await receiver.run(tasks)
+            await receiver.wait_done()
+        await _bid_farewell(channel, None, timing)
     return receiver.stats.end()
 
 
@@ -128,7 +121,7 @@ class _Receiver:
         self._turn = Turn()
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
-        """Takes frames until everything is delivered and acknowledged."""
+        """Takes frames until everything is delivered, and acknowledges it."""
         watch = tasks.create_task(self._watch_reader())
         while self._stream.state is State.OPEN:
             await self._take_frame()
@@ -139,6 +132,18 @@ class _Receiver:
         await asyncio.wait([watch])
         self._fifo.close()
         await self._channel.send(FrameType.ACK, self._stream.acknowledge())
+
+    async def wait_done(self) -> None:
+        """Waits until the sender has the ACK: both ends are to come to the same verdict."""
+        try:
+            while self._stream.state is not State.DONE:
+                await self._take_frame()
+        except StreamBroken as error:
+            raise StreamBroken(
+                f"everything came, but the sender does not know it: {error.message}",
+                reported_by_peer=error.reported_by_peer,
+                cause=error.cause,
+            ) from error
 
     async def _take_frame(self) -> None:
         payload: Buffer
@@ -246,10 +251,7 @@ async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> Asy
     except PunchError as error:
         cause = error.cause if isinstance(error, StreamBroken) else error.message
         if not (isinstance(error, StreamBroken) and error.reported_by_peer):
-            with contextlib.suppress(PunchError, TimeoutError):
-                async with asyncio.timeout(timing.linger):
-                    await channel.send(FrameType.ERROR, encode_reason(cause))
-                    await channel.finish()
+            await _bid_farewell(channel, FrameType.ERROR, timing, encode_reason(cause))
         if not isinstance(error, StreamBroken):
             raise
         raise StreamBroken(
@@ -259,3 +261,17 @@ async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> Asy
             reported_by_peer=error.reported_by_peer,
             cause=error.cause,
         ) from error
+
+
+async def _bid_farewell(
+    channel: Channel, kind: FrameType | None, timing: Timing, payload: bytes = b""
+) -> None:
+    """The last word, if there is one, and time for it to arrive; what fails here no longer counts.
+
+    Closing with bytes unread would make TCP throw the last word away.
+    """
+    with contextlib.suppress(PunchError, TimeoutError):
+        async with asyncio.timeout(timing.linger):
+            if kind is not None:
+                await channel.send(kind, payload)
+            await channel.finish()

@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -163,8 +164,13 @@ async def outcome(work: Awaitable[Stats]) -> Outcome:
 
 
 @contextlib.contextmanager
-def background(work: Callable[[], None]) -> Iterator[None]:
-    """Runs blocking work in a thread; its exception is raised at the end."""
+def background(
+    work: Callable[[], None], release: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Runs blocking work in a thread; its exception is raised at the end.
+
+    `release` is called until the thread has ended: it lets go who waits at a FIFO for nobody.
+    """
     failures: list[BaseException] = []
 
     def target() -> None:
@@ -176,7 +182,10 @@ def background(work: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     yield
-    thread.join(20)
+    deadline = time.monotonic() + 20
+    while thread.is_alive() and time.monotonic() < deadline:
+        release()
+        thread.join(0.05)
     assert not thread.is_alive(), "a feeder or drain of the test is stuck"
     if failures:
         raise failures[0]
@@ -239,11 +248,8 @@ class Rig:
     @contextlib.contextmanager
     def stages(self) -> Iterator[None]:
         """The stages before and after the stream run meanwhile."""
-        with background(self.feed), background(self.drain):
-            try:
-                yield
-            finally:
-                self.release()
+        with background(self.feed, self.release), background(self.drain, self.release):
+            yield
 
     def release(self) -> None:
         """Lets a feeder or drain go that nobody ever met at its FIFO."""

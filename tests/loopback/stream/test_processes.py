@@ -120,7 +120,7 @@ def test_a_stopped_end_is_dead_after_the_silence(tmp_path: Path, victim: str) ->
 def test_a_killed_feeder_looks_like_an_end(tmp_path: Path) -> None:
     """Why failure markers exist: to the FIFO's reader a dead writer is an end of file."""
     rig = Rig(tmp_path, b"")
-    with ends(rig, "authenticated") as both, background(rig.drain):
+    with ends(rig, "authenticated") as both, background(rig.drain, rig.release):
         feeder = subprocess.Popen(["sh", "-c", f"exec cat /dev/zero > '{rig.source}'"])
         wait_for(rig, MIB)
         feeder.kill()
@@ -133,7 +133,7 @@ def test_a_killed_feeder_looks_like_an_end(tmp_path: Path) -> None:
 def test_no_key_in_arguments_environment_or_files(tmp_path: Path) -> None:
     """The private key exists in memory alone: nothing that /proc shows has it."""
     rig = Rig(tmp_path, payload(MIB))
-    with ends(rig, "encrypted") as both, background(rig.drain):
+    with ends(rig, "encrypted") as both, background(rig.drain, rig.release):
         fd = os.open(rig.source, os.O_WRONLY)
         os.write(fd, b"x")
         wait_for(rig, 1)

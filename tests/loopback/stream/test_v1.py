@@ -65,7 +65,7 @@ def test_we_send_to_an_old_receiver(tmp_path: Path, size: int) -> None:
     rig = Rig(tmp_path, payload(size))
     here, there = tcp_pair()
     old = OldPeer(there)
-    with background(rig.feed), background(old.receive):
+    with background(rig.feed, rig.release), background(old.receive):
         stats = run(lambda: sending(rig, here))
     assert isinstance(stats, Stats), stats
     assert stats.bytes == size
@@ -77,7 +77,7 @@ def test_an_old_sender_sends_to_us(tmp_path: Path, size: int) -> None:
     rig = Rig(tmp_path, payload(size))
     here, there = tcp_pair()
     old = OldPeer(there)
-    with background(rig.drain), background(lambda: old.send(rig.data)):
+    with background(rig.drain, rig.release), background(lambda: old.send(rig.data)):
         stats = run(lambda: receiving(rig, here))
     assert isinstance(stats, Stats), stats
     assert digest(rig.got) == digest(rig.data)
@@ -115,7 +115,7 @@ def test_an_old_peer_may_take_its_time(tmp_path: Path) -> None:
         there.close()
         return await running
 
-    with background(rig.feed):
+    with background(rig.feed, rig.release):
         assert isinstance(run(work), Stats)
 
 
@@ -130,7 +130,7 @@ def test_an_old_peer_that_dies_is_an_error_at_a_byte(tmp_path: Path) -> None:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         there.close()
 
-    with background(rig.feed), background(die):
+    with background(rig.feed, rig.release), background(die):
         error = run(lambda: sending(rig, here))
     assert isinstance(error, StreamBroken), error
     assert error.at_byte is not None
@@ -149,7 +149,7 @@ def test_an_old_sender_that_is_reset_is_an_error(tmp_path: Path) -> None:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         there.close()
 
-    with background(rig.drain), background(die):
+    with background(rig.drain, rig.release), background(die):
         error = run(lambda: receiving(rig, here))
     assert isinstance(error, StreamBroken), error
 
@@ -158,7 +158,7 @@ def test_something_else_than_zeros_is_no_old_peer(tmp_path: Path) -> None:
     rig = Rig(tmp_path, b"never sent")
     here, there = tcp_pair()
     there.sendall(b"\x93punch\r\n".ljust(128, b"?"))
-    with background(rig.feed):
+    with background(rig.feed, rig.release):
         error = run(lambda: sending(rig, here))
     assert isinstance(error, WireMismatch), error
     there.close()
@@ -173,7 +173,7 @@ def test_a_reader_that_leaves_closes_the_connection(tmp_path: Path) -> None:
         with contextlib.suppress(ConnectionError):
             old.send(rig.data)
 
-    with background(rig.drain), background(send):
+    with background(rig.drain, rig.release), background(send):
         stats = run(lambda: receiving(rig, here))
     assert isinstance(stats, Stats)
     assert stats.stopped

@@ -16,6 +16,7 @@ from tests.support.stream_rig import (
     FAST,
     Rig,
     assert_whole,
+    background,
     both,
     channel_pair,
     digest,
@@ -128,16 +129,8 @@ def test_a_slow_reader_is_not_a_dead_one(tmp_path: Path, security: str) -> None:
         os.close(fd)
         assert_whole(rig, await running)
 
-    with background_feed(rig):
+    with background(rig.feed, rig.release):
         run(work)
-
-
-@contextlib.contextmanager
-def background_feed(rig: Rig):  # type: ignore[no-untyped-def]
-    from tests.support.stream_rig import background
-
-    with background(rig.feed):
-        yield
 
 
 @pytest.mark.parametrize("security", SECURITIES)
@@ -228,17 +221,21 @@ def test_a_full_disk_breaks_both_ends_with_its_name(tmp_path: Path) -> None:
 
     async def work() -> None:
         sender, receiver = await channel_pair()
-        sent, received = await both(
-            outcome(send_stream(sender, rig.reader(), timing=FAST)),
-            outcome(receive_stream(receiver, FifoWriter.open_path("/dev/full"), timing=FAST)),
-        )
+        with (
+            contextlib.closing(rig.reader()) as source,
+            contextlib.closing(FifoWriter.open_path("/dev/full")) as sink,
+        ):
+            sent, received = await both(
+                outcome(send_stream(sender, source, timing=FAST)),
+                outcome(receive_stream(receiver, sink, timing=FAST)),
+            )
         assert isinstance(received, StreamBroken)
         assert "/dev/full: No space left on device" in received.message
         assert isinstance(sent, StreamBroken)
         assert sent.reported_by_peer
         assert "No space left on device" in sent.cause
 
-    with rig.stages():
+    with background(rig.feed, rig.release):
         run(work)
 
 
@@ -262,7 +259,7 @@ def test_64_streams_share_a_process_and_one_stuck_reader_delays_none(tmp_path: P
         assert all(isinstance(one, Stats) and one.stopped for one in await blocked)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(background_feed(stuck))
+        stack.enter_context(background(stuck.feed, stuck.release))
         for rig in rigs:
             stack.enter_context(rig.stages())
         run(work)

@@ -23,8 +23,16 @@ from punchlib.core.frames import (
 )
 from punchlib.errors import StreamBroken
 
-D, E, A, S, P, X = (FrameType(number) for number in range(1, 7))
-LIMITS = {D: (1, MAX_DATA), E: (8, 8), A: (8, 8), S: (0, 0), P: (0, 0), X: (0, MAX_REASON)}
+D, E, A, S, P, X, F = (FrameType(number) for number in range(1, 8))
+LIMITS = {
+    D: (1, MAX_DATA),
+    E: (8, 8),
+    A: (8, 8),
+    S: (0, 0),
+    P: (0, 0),
+    X: (0, MAX_REASON),
+    F: (0, 0),
+}
 
 
 def test_the_bytes_are_as_documented() -> None:
@@ -54,8 +62,8 @@ def test_any_four_bytes_are_a_header_or_a_typed_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        (0x00000000, "type 1 to 6, got type 0"),
-        (0x07000000, "type 1 to 6, got type 7"),
+        (0x00000000, "type 1 to 7, got type 0"),
+        (0x08000000, "type 1 to 7, got type 8"),
         (0x01000000, "1 to 1048576 bytes in a DATA frame, got 0"),
         (0x01100001, "1 to 1048576 bytes in a DATA frame, got 1048577"),
         (0x02000007, "8 bytes in a END frame, got 7"),
@@ -108,6 +116,9 @@ def test_a_receiver_acknowledges_what_it_has_counted() -> None:
     assert receiver.state is State.ENDED
     assert receiver.acknowledge() == encode_total(300)
     assert receiver.state is State.CLOSED
+    receiver.hear(P)
+    receiver.hear(F)
+    assert receiver.state is State.DONE
 
 
 # (who hears, what it heard before, what comes now, what the error says)
@@ -121,6 +132,8 @@ OUT_OF_ORDER = [
     (Incoming, [], S, "got STOP"),
     (Incoming, [E], D, "expected one of PING after END, got DATA"),
     (Incoming, [E], E, "got END"),
+    (Incoming, [E], F, "expected one of PING after END, got DONE"),
+    (Outgoing, ["end", A], F, "got DONE"),
 ]
 
 
