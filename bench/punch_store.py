@@ -44,6 +44,9 @@ class RemoteStore:
         self._writer.write(json.dumps(request).encode() + b"\n")
         return await answer
 
+    async def ready(self) -> None:
+        return
+
     async def register(
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
     ) -> Registered:
