@@ -74,14 +74,24 @@ def test_a_job_leaves_nothing_but_its_result(cloud: Cloud, text: Path) -> None:
 
 
 def test_the_log_shows_each_invocation(cloud: Cloud) -> None:
-    done = cloud.run(cloud.job(hello="echo what the script says >&2\n"))
-
-    assert done.returncode == 0, done.stderr
-    lines = cloud.log_lines()
-    assert any("[lambda-function.py] Executing script ID hello" in line for line in lines)
-    assert any("Script ID hello ended with return code 0" in line for line in lines)
-    assert any("what the script says" in line for line in lines)
-    assert any(line.startswith("REPORT RequestId:") for line in lines)
+    job = cloud.job(hello="echo what the script says >&2\n")
+    wanted = [
+        "START RequestId:",
+        "[lambda-function.py] Executing script ID hello",
+        "what the script says",
+        "Script ID hello ended with return code 0",
+        "REPORT RequestId:",
+    ]
+    # The emulator copies a worker's output when it answers, and misses what Docker has not read
+    # from the pipe by then: on a busy machine the last lines of one invocation.
+    for _ in range(5):
+        done = cloud.run(job)
+        assert done.returncode == 0, done.stderr
+        log = "\n".join(cloud.log_lines())
+        missing = [text for text in wanted if text not in log]
+        if not missing:
+            return
+    pytest.fail(f"the log lacks {missing}")
 
 
 def total(crossed: list[Crossing], source: str, target: str) -> int:
