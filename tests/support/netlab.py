@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -80,6 +81,8 @@ class Lab:
         self._tables = itertools.count(1000)
 
     def __enter__(self) -> Lab:
+        if os.geteuid() != 0:
+            raise LabError("network namespaces need root\n  next: run it with sudo, or in a VM")
         sweep()
         with contextlib.ExitStack() as stack:
             self.core = stack.enter_context(namespace("core"))
