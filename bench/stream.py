@@ -29,11 +29,22 @@ from bench.stream_end import write_terms
 
 END = str(Path(__file__).with_name("stream_end.py"))
 CHUNK = bytes(1 << 20)
+#: Runs a foreign program and says of it what stream_end.py says of itself.
+TIMED = """
+import json, os, sys
+pid = os.fork()
+if not pid:
+    os.execvp(sys.argv[1], sys.argv[1:])
+_, status, used = os.wait4(pid, 0)
+cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+print(json.dumps({"cpu": cpu, "peak_mb": peak, "streams": []}))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 @dataclass
 class Result:
-    """One run of one way. Seconds are from the first byte into the FIFOs to the last out of them."""
+    """One run of one way. Seconds run from the first byte into the FIFOs to the last one out."""
 
     way: str
     size: int
@@ -53,6 +64,11 @@ class Result:
     def cpu(self) -> float:
         """CPU seconds a GB of both ends."""
         return (self.send_cpu + self.recv_cpu) / self.size * 1e9
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    """Starts one end; its stdout is its report."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def feed(path: str, size: int) -> int:
@@ -88,7 +104,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args = args
         self.folder = folder
-        self._port = 20000 + os.getpid() % 20000
+        self._port = 12000 + os.getpid() % 16000  # below the ephemeral ports
 
     def run(self, way: str, size: int, streams: int = 1) -> Result:
         """One run: `size` bytes in all, over `streams` connections of one process at each end."""
@@ -102,7 +118,6 @@ class Bench:
             os.mkfifo(path)
         try:
             ends = self._socat(fifos) if way == "socat" else self._ends(way, streams, fifos)
-            time.sleep(1.0 if streams == 1 else 2.0)  # imports and connections are not measured
             started = time.monotonic()
             pids = [drain(path, each) for path in fifos["recv"]]
             pids += [feed(path, each) for path in fifos["send"]]
@@ -134,37 +149,27 @@ class Bench:
                 "send": ["--peer", f"127.0.0.1:{port}"],
             }
         prefix = {"recv": self.args.recv_prefix, "send": self.args.send_prefix}
-        return [
-            subprocess.Popen(
-                [*shlex.split(prefix[role]), sys.executable, END, role, way]
-                + ["--terms", str(terms), *where[role], *fifos[role]],
-                stdout=subprocess.PIPE,
-                text=True,
+        ends = [
+            start(
+                *shlex.split(prefix[role]),
+                *(sys.executable, END, role, way, "--terms", str(terms)),
+                *where[role],
+                *fifos[role],
             )
             for role in ("recv", "send")
         ]
+        for end in ends:
+            assert end.stdout is not None
+            end.stdout.readline()  # connected: imports are not measured
+        return ends
 
     def _socat(self, fifos: dict[str, list[str]]) -> list[subprocess.Popen[str]]:
-        tcp = f"127.0.0.1:{self._port}"
+        timed = (sys.executable, "-c", TIMED, "socat", "-b", "1048576", "-u")
         listen = f"TCP-LISTEN:{self._port},bind=127.0.0.1,reuseaddr"
-        script = "import os,sys,resource,json;a=sys.argv[1:];p=os.fork()\n"
-        script += "if not p: os.execvp(a[0],a)\n"
-        script += "_,s,r=os.wait4(p,0)\n"
-        script += "print(json.dumps({'cpu':r.ru_utime+r.ru_stime,'peak_mb':r.ru_maxrss/1024,"
-        script += "'streams':[]}));sys.exit(s>>8)"
-        recv = subprocess.Popen(
-            [sys.executable, "-c", script, "socat", "-b", "1048576", "-u", listen]
-            + [f"OPEN:{fifos['recv'][0]},wronly"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        recv = start(*timed, listen, f"OPEN:{fifos['recv'][0]},wronly")
         time.sleep(0.5)
-        send = subprocess.Popen(
-            [sys.executable, "-c", script, "socat", "-b", "1048576", "-u"]
-            + [f"OPEN:{fifos['send'][0]},rdonly", f"TCP:{tcp}"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        send = start(*timed, f"OPEN:{fifos['send'][0]},rdonly", f"TCP:127.0.0.1:{self._port}")
+        time.sleep(0.5)
         return [recv, send]
 
     def _result(

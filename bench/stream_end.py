@@ -1,10 +1,11 @@
-"""One end of one or many streams, as a process of its own; what it measured is printed as JSON.
+"""One end of one or many streams, as a process of its own; what it measured is the last line.
 
     stream_end.py send|recv MODE --terms FILE (--listen A:P | --peer A:P [--bind A:P]) FIFO…
 
-MODE is authenticated, encrypted, v1, or bare: splice without any protocol, the yardstick. Connection
-number i uses FIFO number i and port P+i. With --bind both ends may dial each other (through NATs
-that drop what nobody asked for). FILE holds the terms that `write_terms` made, one pair a stream.
+MODE is authenticated, encrypted, v1, or bare: splice without any protocol, the yardstick.
+Connection number i uses FIFO number i and port P+i. With --bind both ends may dial each other
+(through NATs that drop what nobody asked for). FILE holds the terms that `write_terms` made, one
+pair a stream.
 """
 
 from __future__ import annotations
@@ -196,6 +197,7 @@ def main() -> int:
     parser.add_argument("fifos", nargs="+")
     args = parser.parse_args()
     socks = [connect(args, number) for number in range(len(args.fifos))]
+    print("connected", flush=True)
     before = resource.getrusage(resource.RUSAGE_SELF)
     if args.mode == "bare":
         streams = run_bare(args, socks)

@@ -50,7 +50,7 @@ class Ends:
     def finish(self, end: subprocess.Popen[str]) -> tuple[int, dict[str, object]]:
         """Exit code and what the end said of its stream."""
         out, _ = end.communicate(timeout=DEADLINE + 10)
-        return end.returncode, json.loads(out)["streams"][0] if out else {}
+        return end.returncode, json.loads(out.splitlines()[-1])["streams"][0] if out else {}
 
 
 @contextmanager
