@@ -89,7 +89,8 @@ class LocalCloud:
         aws, stun, ec2 = (_free_port() for _ in range(3))
         env = self._environment(f"http://127.0.0.1:{aws}", stun)
         self._exit.enter_context(_environment(env))
-        python = [sys.executable, "-m"]
+        # -P: what lies in the current folder must not shadow our packages.
+        python = [sys.executable, "-P", "-m"]
         self._service("engine", [*python, "punchlib.runtime.engine", env[thin.ENGINE]], {})
         services = [
             self._service(
@@ -177,7 +178,7 @@ def _stun_command(root: Path, port: int) -> list[str]:
     coturn = shutil.which("turnserver")
     if not coturn:
         addresses = [f"127.0.0.{n}:{port}" for n in (1, 2)]
-        return [sys.executable, "-m", "punchlib.net.stun_server", *addresses]
+        return [sys.executable, "-P", "-m", "punchlib.net.stun_server", *addresses]
     return [
         *(coturn, "-n", "--stun-only", "--no-auth", "--no-tls", "--no-dtls", "--no-cli"),
         *("--listening-ip=127.0.0.1", "--listening-ip=127.0.0.2", f"--listening-port={port}"),

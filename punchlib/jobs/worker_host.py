@@ -66,7 +66,7 @@ class WorkerHost:
         self._socket = ours
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-m", "punchlib.jobs.worker_host", str(number)]
+            command = [sys.executable, "-P", "-m", "punchlib.jobs.worker_host", str(number)]
             self._process = subprocess.Popen(
                 sandbox.command(command),
                 env=env,
