@@ -98,12 +98,12 @@ async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing =
     """
     receiver = _Receiver(channel, fifo, timing)
     with contextlib.closing(channel):
-        async with (
-            _both_ends_know(channel, receiver.stats, timing),
-            _alive(channel, timing) as tasks,
-        ):
-            await receiver.run(tasks)
-            await receiver.wait_done()
+        async with _both_ends_know(channel, receiver.stats, timing):
+            try:
+                async with _alive(channel, timing) as tasks:
+                    await receiver.run(tasks)
+            except StreamBroken as error:
+                raise receiver.explain(error) from error
         await _bid_farewell(channel, None, timing)
     return receiver.stats.end()
 
@@ -121,7 +121,7 @@ class _Receiver:
         self._turn = Turn()
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
-        """Takes frames until everything is delivered, and acknowledges it."""
+        """Takes frames until everything is delivered and acknowledged, and the sender knows it."""
         watch = tasks.create_task(self._watch_reader())
         while self._stream.state is State.OPEN:
             await self._take_frame()
@@ -132,18 +132,18 @@ class _Receiver:
         await asyncio.wait([watch])
         self._fifo.close()
         await self._channel.send(FrameType.ACK, self._stream.acknowledge())
+        while self._stream.state is not State.DONE:
+            await self._take_frame()
 
-    async def wait_done(self) -> None:
-        """Waits until the sender has the ACK: both ends are to come to the same verdict."""
-        try:
-            while self._stream.state is not State.DONE:
-                await self._take_frame()
-        except StreamBroken as error:
-            raise StreamBroken(
-                f"everything came, but the sender does not know it: {error.message}",
-                reported_by_peer=error.reported_by_peer,
-                cause=error.cause,
-            ) from error
+    def explain(self, error: StreamBroken) -> StreamBroken:
+        """What an error means where it came: after the ACK no byte is missing."""
+        if self._stream.state is not State.CLOSED:
+            return error
+        return StreamBroken(
+            f"everything came, but the sender may not know it: {error.message}",
+            reported_by_peer=error.reported_by_peer,
+            cause=error.cause,
+        )
 
     async def _take_frame(self) -> None:
         payload: Buffer
