@@ -156,6 +156,16 @@ def summary(rtt: float, loss: float, trials: Sequence[Trial]) -> dict[str, Any]:
             for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
         },
         "over_0.9_s": sum(t > 0.9 for t in times) / len(trials),
+        "by_pair": {
+            ",".join(pair): {
+                "p50": round(percentile(mine, 0.5), 4),
+                "max": round(max(mine), 4),
+                "over_0.9_s": sum(t > 0.9 for t in mine),
+                "trials": len(mine),
+            }
+            for pair in PAIRS
+            if (mine := [t.seconds for t in direct if t.pair == pair and t.seconds is not None])
+        },
     }
 
 
