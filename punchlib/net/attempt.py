@@ -1,9 +1,10 @@
 """One attempt: runs a check list on real sockets until one connection is verified and nominated.
 
 Every TCP connection that comes up is only a claim. Both ends verify each other on all of them at
-once; the sender nominates by sending the first frame on one, and the receiver takes the one on
-which that frame arrives. The losers are closed only then, so neither end can drop what the other
-has chosen; and a stranger who connects and stays silent holds nobody up.
+once; the sender nominates one by sending the first frame on it, and the receiver takes that one and
+answers. The losers are closed only then. From its verification on neither end gives a claim up by
+the clock while the other may have chosen it: each waits for the other's word, or for the end of the
+connection. A stranger who connects and stays silent holds nobody up.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 #: A connection that is being verified when the attempt's time is up may take this long to end.
 VERIFY_GRACE = 1.0
+#: One that is verified: the peer is there, and must say whether it is nominated. Starved machines
+#: take seconds for that.
+NOMINATION_GRACE = 12.0
 #: Strangers on a listener: more than this many unverified connections at once are refused.
 MAX_UNVERIFIED = 64
 
@@ -81,7 +85,7 @@ class Attempt(Generic[T]):
         plan: what to do.
         ends: our ports and listeners; they stay the caller's.
         verify: runs one connection's handshake; raises when it is not the peer.
-        nominate: sends (sender) or awaits (receiver) the first frame on a verified channel.
+        nominate: sends the first frame and awaits its answer (sender), or the other way round.
         discard: closes a verified channel that lost.
         log: where outcomes are noted.
     """
@@ -107,7 +111,8 @@ class Attempt(Generic[T]):
         self._claims: set[asyncio.Task[None]] = set()
         self._unexamined: set[socket.socket] = set()
         self._winner: asyncio.Future[Winner[T]] = self._loop.create_future()
-        self._nominating = False
+        self._nomination = asyncio.Lock()
+        self._verified = 0
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[socket.socket] = []
         self._checks = CheckList(plan, self._loop.time())
@@ -132,8 +137,14 @@ class Attempt(Generic[T]):
     async def _let_verifications_end(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(VERIFY_GRACE):
-                while self._claims and not self._winner.done():
-                    await asyncio.wait(self._claims, return_when=asyncio.FIRST_COMPLETED)
+                await self._while(lambda: bool(self._claims))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOMINATION_GRACE):
+                await self._while(lambda: self._verified > 0)
+
+    async def _while(self, condition: Callable[[], bool]) -> None:
+        while condition() and not self._winner.done():
+            await asyncio.wait(self._claims, return_when=asyncio.FIRST_COMPLETED)
 
     async def _stop(self) -> None:
         if self._timer is not None:
@@ -253,19 +264,11 @@ class Attempt(Generic[T]):
             sockets.settle(sock)
             ends = sock.getsockname()[:2], sock.getpeername()[:2]
             channel = await self._verify(sock)
-            if self._plan.sending:
-                if self._nominating or self._winner.done():
-                    return
-                self._nominating = True
-                try:
-                    await self._nominate(channel)
-                finally:
-                    self._nominating = False
-            else:
-                await self._nominate(channel)
-            if not self._winner.done():
-                self._winner.set_result(Winner(channel, route, *ends))
-                won = True
+            self._verified += 1
+            try:
+                won = await self._settle(channel, route, ends)
+            finally:
+                self._verified -= 1
         except PeerNotVerified as exc:
             self._log.impostors += 1
             self._log.reason = exc.message
@@ -275,6 +278,24 @@ class Attempt(Generic[T]):
         finally:
             if not won:
                 self._lose(sock, command, channel)
+
+    async def _settle(
+        self, channel: T, route: Route, ends: tuple[tuple[str, int], tuple[str, int]]
+    ) -> bool:
+        """Nominates a verified channel, or waits to be nominated; whether it is the winner."""
+        if self._plan.sending:
+            # One at a time: what is nominated is given up only when the connection breaks.
+            async with self._nomination:
+                if not self._winner.done():
+                    await self._nominate(channel)
+                    self._winner.set_result(Winner(channel, route, *ends))
+                    return True
+                return False
+        await self._nominate(channel)
+        if self._winner.done():
+            return False
+        self._winner.set_result(Winner(channel, route, *ends))
+        return True
 
     def _lose(self, sock: socket.socket, command: Connect | None, channel: T | None) -> None:
         if channel is not None:

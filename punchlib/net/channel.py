@@ -216,6 +216,8 @@ class SocketChannel:
         """What a failed call on the socket means."""
         if isinstance(error, ssl.SSLError):
             return tls.translate(error, verified=self.verified)
+        if isinstance(self.sock, ssl.SSLSocket):
+            tls.forget_errors()  # or our siblings would fail of it
         return StreamBroken(f"the connection broke: {error.strerror or error} ({self.description})")
 
     def closed_by_peer(self) -> PunchError:
@@ -321,9 +323,6 @@ async def _shake_hands(channel: SocketChannel, sock: ssl.SSLSocket, terms: Terms
         except ssl.SSLError as error:
             raise tls.translate(error, verified=False) from error
     tls.verify(sock, terms)
-    if not terms.sending:
-        # The client cannot know yet that we accepted it.
-        await channel.send(FrameType.PING)
 
 
 async def _greet(channel: SocketChannel, terms: Terms) -> None:

@@ -252,7 +252,7 @@ class _Establishing:
         attempt = Attempt[Channel](
             plan,
             self.ends,
-            verify=lambda sock: _open_verified(sock, terms),
+            verify=lambda sock: open_channel(sock, terms),
             nominate=_nominate_as_sender if self.spec.sending else _nominate_as_receiver,
             discard=lambda channel: channel.close(),
             log=self.log,
@@ -416,21 +416,13 @@ def _close(sock: socket.socket) -> None:
     sock.close()
 
 
-async def _open_verified(sock: socket.socket, terms: Terms) -> Channel:
-    channel = await open_channel(sock, terms)
-    if not channel.verified:
-        # A TLS client's handshake ends before the server has checked it: its first frame tells.
-        try:
-            Outgoing().hear(*await channel.receive())
-        except BaseException:
-            channel.close()
-            raise
-    return channel
-
-
 async def _nominate_as_sender(channel: Channel) -> None:
+    # The answer is also the first proof that the receiver has accepted us: a TLS client's
+    # handshake ends before the server has checked it.
     await channel.send(FrameType.PING)
+    Outgoing().hear(*await channel.receive())
 
 
 async def _nominate_as_receiver(channel: Channel) -> None:
     Incoming().hear(*await channel.receive())
+    await channel.send(FrameType.PING)

@@ -93,6 +93,23 @@ def translate(error: ssl.SSLError, *, verified: bool) -> PunchError:
     return PeerNotVerified(f"the TLS handshake failed ({reason})")
 
 
+def forget_errors() -> None:
+    """Empties OpenSSL's error queue of this thread, after a system call failed inside it.
+
+    The queue is the thread's, not the connection's, and CPython ≥3.12 leaves it filled when it
+    turns an entry into an OSError (cpython issues 127257 and 148594): the next call on any other
+    connection would then report this one's broken pipe instead of "try again".
+    """
+    try:
+        # A call that fails for a reason of its own, and clears the queue.
+        _SCRATCH.set_ciphers("NO-SUCH-CIPHER")
+    except ssl.SSLError:
+        return
+
+
+_SCRATCH = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def _load(context: ssl.SSLContext, identity: Identity) -> None:
     """Loads certificate and key, which OpenSSL takes only from a file: one in memory."""
     fd = os.memfd_create("identity")
