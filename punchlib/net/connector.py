@@ -123,8 +123,7 @@ class _Establishing:
         second = await self._enter(1)
         while True:
             if self.peer is None:
-                await self._await_peer()
-                second = False
+                second = await self._await_peer()
             assert self.peer is not None
             if self.peer.is_v1:
                 connection = await self._with_v1(self.peer)
@@ -191,10 +190,32 @@ class _Establishing:
         self.registered_at = self.met_at = self.loop.time()
         self._take(answer.peer)
 
-    async def _await_peer(self) -> None:
+    async def _await_peer(self) -> bool:
+        """Waits for the peer's record; whether it was there when ours was written."""
+        second = False
         while self.peer is None:
-            self._take(await self.owner.watcher.changed(self.peer_slot, self.peer_text))
+            text = await self._unless_mapping_is_lost(
+                self.owner.watcher.changed(self.peer_slot, self.peer_text)
+            )
+            if text is None:
+                # What we have registered is no longer true.
+                second = await self._enter(self.mine.attempt)
+            else:
+                self._take(text)
+                second = False
         self.met_at = self.loop.time()
+        return second
+
+    async def _unless_mapping_is_lost(self, waiting: Awaitable[T]) -> T | None:
+        assert self.ends is not None
+        found = asyncio.ensure_future(waiting)
+        keeping = [asyncio.ensure_future(self.owner.stun.keep(p)) for p in self.ends.ports]
+        try:
+            await asyncio.wait([found, *keeping], return_when=asyncio.FIRST_COMPLETED)
+            return found.result() if found.done() else None
+        finally:
+            for task in (found, *keeping):
+                await _cancel(task)
 
     async def _read_peer(self) -> str | None:
         return (await self.owner.store.read([self.peer_slot])).get(self.peer_slot)

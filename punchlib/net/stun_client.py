@@ -26,6 +26,8 @@ from punchlib.net.nat_observer import NatObserver, tcp_binding
 
 #: Seconds: the next server is asked as well when the one before has not answered by then.
 SERVER_STAGGER = 0.5
+#: Seconds for a binding that keeps a mapping, and between two that fail.
+KEEP_PAUSE = 2.0
 #: Seconds that UDP is given, the last part of the whole time-out.
 UDP_SHARE = 2.5
 
@@ -163,6 +165,30 @@ class StunClient:
             self._observer = NatObserver(
                 local, asked, response, functools.partial(self._resolve, *others[:1])
             )
+
+    async def keep(self, port: PunchPort) -> None:
+        """Keeps a port's mapping alive; returns when the NAT has given it another one.
+
+        Servers close a STUN connection after some seconds, used or not, and the NAT forgets it
+        soon after; the next connection from the port then gets a new mapping where ports are not
+        preserved. So each close is answered by another binding from the same port, at once.
+        """
+        loop = asyncio.get_running_loop()
+        while port.keeper is not None:
+            with contextlib.suppress(OSError):
+                while await loop.sock_recv(port.keeper, stun.MAX_MESSAGE):
+                    continue
+            port.keeper.close()
+            server = self.servers[self._preferred]
+            try:
+                async with asyncio.timeout(KEEP_PAUSE):
+                    response, port.keeper = await self._ask_tcp(server, port.local.port)
+            except (OSError, stun.StunError, EOFError, TimeoutError):
+                await asyncio.sleep(KEEP_PAUSE)
+                continue
+            if response.mapped != port.mapped:
+                return
+        await loop.create_future()
 
     async def nat(self) -> Nat:
         """What is known of our NAT; waits for the mapping's behaviour, but not for more."""

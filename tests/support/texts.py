@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-_SYLLABLES = "ka lo mi ren tu sha ver an del os pri et qua no fi gar hel ix jo um".split()
+_SYLLABLES = ["ka", "lo", "mi", "ren", "tu", "sha", "ver", "an", "del", "os", "pri", "et", "qua", "no", "fi", "gar", "hel", "ix", "jo", "um"]
 
 
 def english(size: int, *, seed: int) -> bytes:

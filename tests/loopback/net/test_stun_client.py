@@ -1,0 +1,175 @@
+"""STUN servers that lie, stall, hang up, or are dead: the port opens all the same, and says why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from punchlib.core import stun
+from punchlib.core.candidates import TransportAddress
+from punchlib.net.stun_client import StunClient
+from tests.support.ministack import free_port
+
+Answer = Callable[[bytes, TransportAddress], bytes]
+LIE = TransportAddress("198.51.100.99", 4711)
+
+
+@contextlib.asynccontextmanager
+async def server(answer: Answer, *, closes_after: float = 60.0) -> AsyncIterator[tuple[str, int]]:
+    """A STUN server over TCP that answers as told and hangs up."""
+
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())  # type: ignore[arg-type]
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            request = await reader.readexactly(20)
+            seen = TransportAddress(*writer.get_extra_info("peername")[:2])
+            writer.write(answer(stun.parse_request(request), seen))
+            await writer.drain()
+            await asyncio.sleep(closes_after)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    running = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield running.sockets[0].getsockname()[:2]
+    finally:
+        running.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
+
+
+def honest(transaction: bytes, seen: TransportAddress) -> bytes:
+    return stun.binding_success(transaction, seen)
+
+
+def garbage(transaction: bytes, seen: TransportAddress) -> bytes:
+    return b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+def someone_elses(transaction: bytes, seen: TransportAddress) -> bytes:
+    return stun.binding_success(b"x" * 12, LIE)
+
+
+def silence(transaction: bytes, seen: TransportAddress) -> bytes:
+    return b""
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(main())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [garbage, someone_elses, silence])
+def test_the_next_server_is_asked(bad: Answer) -> None:
+    async def main() -> None:
+        async with server(bad) as first, server(honest) as second:
+            client = StunClient([first, second], timeout=8.0)
+            port = await client.open_port()
+            assert port.mapped == port.local
+            port.close()
+            await client.close()
+
+    run(main)
+
+
+def test_all_dead_is_no_hang_and_is_explained() -> None:
+    async def main() -> None:
+        dead = ("127.0.0.1", free_port())
+        client = StunClient([dead], timeout=2.0)
+        started = asyncio.get_running_loop().time()
+        port = await client.open_port()
+        assert asyncio.get_running_loop().time() - started < 4.0
+        assert port.mapped is None
+        assert any(f"{dead[0]}:{dead[1]} over TCP" in line for line in client.failures)
+        port.close()
+        await client.close()
+
+    run(main)
+
+
+def test_a_name_that_does_not_resolve_is_explained() -> None:
+    async def main() -> None:
+        client = StunClient([("no-such-host.invalid", 3478)], timeout=2.0)
+        port = await client.open_port()
+        assert port.mapped is None
+        assert any("no-such-host.invalid:3478" in line for line in client.failures)
+        port.close()
+        await client.close()
+
+    run(main)
+
+
+def test_a_closed_keeper_is_opened_again() -> None:
+    bindings: list[TransportAddress] = []
+
+    def counting(transaction: bytes, seen: TransportAddress) -> bytes:
+        bindings.append(seen)
+        return stun.binding_success(transaction, LIE)
+
+    async def main() -> None:
+        async with server(counting, closes_after=0.2) as address:
+            client = StunClient([address], timeout=4.0)
+            port = await client.open_port()
+            keeping = asyncio.ensure_future(client.keep(port))
+            await asyncio.sleep(1.5)
+            assert not keeping.done(), "the mapping is the same"
+            assert len(bindings) >= 3
+            assert set(bindings) == {bindings[0]}, "from the same port every time"
+            keeping.cancel()
+            port.close()
+            await client.close()
+
+    run(main)
+
+
+def test_a_new_mapping_is_noticed() -> None:
+    mapped = [LIE]
+
+    def moving(transaction: bytes, seen: TransportAddress) -> bytes:
+        return stun.binding_success(transaction, mapped[-1])
+
+    async def main() -> None:
+        async with server(moving, closes_after=0.2) as address:
+            client = StunClient([address], timeout=4.0)
+            port = await client.open_port()
+            mapped.append(TransportAddress(LIE.host, LIE.port + 1))
+            async with asyncio.timeout(3.0):
+                await client.keep(port)
+            port.close()
+            await client.close()
+
+    run(main)
+
+
+def test_udp_tells_the_address_where_tcp_is_blocked() -> None:
+    """pystun3 against a server that answers over UDP only."""
+
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.setblocking(False)
+            udp.bind(("127.0.0.1", free_port()))
+            loop = asyncio.get_running_loop()
+
+            async def serve() -> None:
+                while True:
+                    data, sender = await loop.sock_recvfrom(udp, 2048)
+                    value = b"\x00\x01" + sender[1].to_bytes(2, "big") + socket.inet_aton(sender[0])
+                    head = b"\x01\x01\x00\x0c" + data[4:20]
+                    await loop.sock_sendto(udp, head + b"\x00\x01\x00\x08" + value, sender)
+
+            serving = asyncio.ensure_future(serve())
+            client = StunClient([udp.getsockname()], timeout=4.0)
+            port = await client.open_port()
+            assert port.mapped == TransportAddress("127.0.0.1", port.local.port)
+            serving.cancel()
+            port.close()
+            await client.close()
+
+    run(main)
