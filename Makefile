@@ -44,8 +44,9 @@ demo: $(DEMO_STAMP) ## sort a real text on this machine: no Docker, no AWS accou
 # --- development ----------------------------------------------------------------------------
 
 .PHONY: test
-test: $(STAMP) ## unit and loopback tests
-	$(BIN)/python -m pytest tests/unit tests/loopback
+test: $(STAMP) ## all tests but those in containers; as root with the NATs in network namespaces
+	@tests/prepare.sh
+	$(BIN)/python -m pytest tests/unit tests/loopback tests/nat
 
 .PHONY: lint
 lint: $(STAMP) ## ruff and mypy

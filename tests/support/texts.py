@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import random
 
-_SYLLABLES = ["ka", "lo", "mi", "ren", "tu", "sha", "ver", "an", "del", "os", "pri", "et", "qua", "no", "fi", "gar", "hel", "ix", "jo", "um"]
+_SYLLABLES = [
+    "ka",
+    "lo",
+    "mi",
+    "ren",
+    "tu",
+    "sha",
+    "ver",
+    "an",
+    "del",
+    "os",
+    "pri",
+    "et",
+    "qua",
+    "no",
+    "fi",
+    "gar",
+    "hel",
+    "ix",
+    "jo",
+    "um",
+]
 
 
 def english(size: int, *, seed: int) -> bytes:
