@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 
-_SYLLABLES = [
+_SYLLABLES = (
+    "ka", "lo", "mi", "ren", "tu", "sha", "ver", "an", "del", "os",
+    "pri", "et", "qua", "no", "fi", "gar", "hel", "ix", "jo", "um",
+)
     "ka",
     "lo",
     "mi",
