@@ -5,9 +5,6 @@ from __future__ import annotations
 import random
 
 _SYLLABLES = (
-    "ka", "lo", "mi", "ren", "tu", "sha", "ver", "an", "del", "os",
-    "pri", "et", "qua", "no", "fi", "gar", "hel", "ix", "jo", "um",
-)
     "ka",
     "lo",
     "mi",
@@ -28,7 +25,7 @@ _SYLLABLES = (
     "ix",
     "jo",
     "um",
-]
+)
 
 
 def english(size: int, *, seed: int) -> bytes:
