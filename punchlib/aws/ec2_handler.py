@@ -21,10 +21,10 @@ from types import FrameType
 
 import punchlib
 from punchlib.aws import sandbox
-from punchlib.aws.clients import client
 from punchlib.aws.node import log, run_event, workdir
 from punchlib.aws.protocol import Event
 from punchlib.aws.script_runner import Sandboxing, ScriptRunner
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from punchlib.aws.clients import client
 from punchlib.aws.node import ensure_engine, run_event, workdir
 from punchlib.aws.protocol import Event, ScriptsFailed
 from punchlib.aws.script_runner import ScriptRunner
+from punchlib.clients import client
 from punchlib.config import Config
 
 #: Seconds kept back from Lambda's time-out, to stop the script and to answer.

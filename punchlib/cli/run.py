@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from punchlib.aws import ec2_handler
-from punchlib.aws.clients import client
 from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs import checks, manifest, report, storage

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from punchlib.aws.clients import client
 from punchlib.aws.protocol import Event, Result, parse_error
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
 

@@ -168,7 +168,7 @@ class LocalCloud:
         return name, process
 
     def _make_bucket(self, bucket: str) -> None:
-        from punchlib.aws.clients import client
+        from punchlib.clients import client
         from punchlib.config import Config
 
         client("s3", Config.from_env()).create_bucket(Bucket=bucket)

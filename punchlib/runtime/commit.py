@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     """`punch-commit complete|abort STATE_DIR`."""
 
     def body() -> int:
-        from punchlib.aws.clients import client
+        from punchlib.clients import client
 
         match list(argv):
             case ["complete" | "abort" as verb, folder]:

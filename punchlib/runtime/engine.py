@@ -98,8 +98,7 @@ def serve(listener: socket.socket) -> None:
 
 def _import_everything() -> Callable[[], None]:
     """Returns what is to be done between two forks."""
-    from punchlib import session
-    from punchlib.aws import clients
+    from punchlib import clients, session
 
     for tool in tools.TOOLS:
         tools.load(tool)

@@ -114,7 +114,7 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     Raises:
         StorageError: S3 refuses, or another component of this node has failed.
     """
-    from punchlib.aws.clients import client
+    from punchlib.clients import client
 
     s3 = client("s3", config, max_pool_connections=_WORKERS + 1)
     upload = Upload(s3, bucket, key)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from punchlib.aws.clients import client
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, StorageError
 from punchlib.runtime import storage

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.aws.clients import client
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.jobs import checks, manifest
 from punchlib.jobs.events import Clock, JobEvent

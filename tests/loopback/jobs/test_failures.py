@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from punchlib.aws.clients import client
 from punchlib.aws.protocol import Event, Task
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, StorageError
 from punchlib.jobs import manifest, storage

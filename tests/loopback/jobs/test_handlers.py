@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from punchlib.aws.clients import client
 from punchlib.aws.protocol import Event, Task
+from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.jobs.launch import Ec2Launcher, NodeLost
 from punchlib.jobs.local import LocalCloud
