@@ -60,6 +60,16 @@ lint: $(STAMP) ## ruff and mypy
 bench-stream: $(STAMP) ## streams beside a bare splice chain and socat, as ratios (JSON=FILE)
 	$(BIN)/python -m bench.stream $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-startup
+bench-startup: $(STAMP) ## exec to registered and to first byte, in starts of a bare Python (JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.startup $(if $(JSON),--json $(JSON)) 2>/dev/null
+
+.PHONY: bench-many
+bench-many: $(STAMP) ## 256 connections of one process against 256 of another (JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.many $(if $(JSON),--json $(JSON))
+
 .PHONY: faults
 faults: $(STAMP) ## a thousand drawn ways to break a stream, and more than 4 GiB (FAULTS=N)
 	FAULTS=$(or $(FAULTS),1000) $(BIN)/python -m pytest tests/loopback/stream -q

@@ -21,7 +21,7 @@ from types import FrameType
 
 import punchlib
 from punchlib.aws import sandbox
-from punchlib.aws.node import log, run_event, workdir
+from punchlib.aws.node import ensure_engine, log, run_event, workdir
 from punchlib.aws.protocol import Event
 from punchlib.aws.script_runner import Sandboxing, ScriptRunner
 from punchlib.clients import client
@@ -74,6 +74,7 @@ def serve(
             f"cannot listen on {host}:{port}: {error.strerror}",
             next_step="stop what listens there, or give another --port",
         ) from error
+    ensure_engine()
     root = Path(tempfile.mkdtemp(prefix="punch-ec2-"))
     try:
         with listener:
