@@ -93,7 +93,9 @@ def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
         # Local S3 APIs have no wildcard DNS for bucket.host.
         options["s3"] = {"addressing_style": "path"}
     options.update(kw)
-    return boto3.client(
+    # Not boto3's default session: it would keep the credentials that it saw first, and a fork of
+    # the engine may have others.
+    return boto3.Session().client(
         service,  # type: ignore[call-overload]
         region_name=config.region,
         config=BotoConfig(**options),
