@@ -10,6 +10,7 @@ import pytest
 
 from services.emulation import Crossing
 from tests.e2e.cloud import EXAMPLE, INPUT, OUTPUT, Cloud
+from tests.support.jobgen import JOBS
 
 pytestmark = pytest.mark.e2e
 
@@ -99,3 +100,20 @@ def total(crossed: list[Crossing], source: str, target: str) -> int:
     return sum(
         c.bytes for c in crossed if c.source.startswith(source) and c.target.startswith(target)
     )
+
+
+@pytest.mark.parametrize("name", ["sort-width4", "two-processes", "word-frequency", "top-n"])
+def test_other_jobs_give_what_their_pipelines_give(name: str, cloud: Cloud, text: Path) -> None:
+    """A merge tree, a stream from Lambda to Lambda, framed blocks, a reader that leaves."""
+    draft = JOBS[name]()
+    draft.write(cloud.folder / "job")
+    cloud.remove(draft.output)
+    done = cloud.run(cloud.folder / "job", "--put", f"{draft.inputs[0]}={text}")
+    assert done.returncode == 0, done.stderr
+    wanted = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", draft.pipeline],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "IN1": str(text)},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert cloud.read(draft.output) == wanted.stdout
