@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,28 +99,29 @@ def test_it_moves_bytes(pashlib: Path, env: dict[str, str]) -> None:
     move(pashlib, env, "k")
 
 
-def test_each_caller_may_have_its_own_tmp(env: dict[str, str]) -> None:
+def test_each_caller_may_have_its_own_tmp(
+    pashlib: Path, env: dict[str, str], tmp_path: Path
+) -> None:
     """The FIFO's path means nothing in the engine's own mount namespace."""
-    # The launcher must be seen inside, where /tmp is another one.
-    outside = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="punch-engine-test-"))
-    write_pashlib(outside / "pashlib")
+    private = tmp_path / "private"
+    private.mkdir()
     script = f"""
         set -e
-        mount -t tmpfs none /tmp; mkdir -p $PUNCH_STATE_DIR; cd /tmp; mkfifo a b
+        mount -t tmpfs none {private}; cd {private}; mkdir state; mkfifo a b
         printf hello > a &
-        {outside}/pashlib send*m*0*1*/tmp/a & p=$!
-        {outside}/pashlib recv*m*1*0*b & q=$!
+        {pashlib} send*m*0*1*{private}/a & p=$!
+        {pashlib} recv*m*1*0*b & q=$!
         got=$(cat b); wait $p; wait $q; echo got $got
     """
     done = subprocess.run(
         ["unshare", "-Urm", "bash", "-c", script],
-        env=env | {"PUNCH_STATE_DIR": "/tmp/state"},
+        env=env | {"PUNCH_STATE_DIR": f"{private}/state"},
         capture_output=True,
         timeout=60,
         check=False,
     )
-    shutil.rmtree(outside)
     assert done.stdout == b"got hello\n", done.stderr.decode()
+    assert list(private.iterdir()) == []
 
 
 def test_a_missing_fifo_is_named_as_the_caller_named_it(pashlib: Path, env: dict[str, str]) -> None:
