@@ -3,13 +3,12 @@
 #
 #   bootstrap.sh IMAGE PACKAGE...
 #
-# PUNCH_DEBIAN_MIRROR chooses the mirror. Needs mmdebstrap, and root or user namespaces.
+# PUNCH_DEBIAN_MIRROR chooses the mirror (mmdebstrap's own by default). Needs mmdebstrap, and root or user namespaces.
 set -euo pipefail
 
 image=$1
 shift
 suite=trixie
-mirror=${PUNCH_DEBIAN_MIRROR:-}
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -21,7 +20,7 @@ mmdebstrap --quiet --variant=apt \
 	--dpkgopt='path-exclude=/usr/share/info/*' \
 	--dpkgopt='path-exclude=/usr/share/locale/*' \
 	--dpkgopt='path-exclude=/usr/share/man/*' \
-	"$suite" "$folder/base.tar" "$mirror"
+	"$suite" "$folder/base.tar" ${PUNCH_DEBIAN_MIRROR:+"$PUNCH_DEBIAN_MIRROR"}
 
 docker import --change 'ENV LANG=C.UTF-8' \
 	--change 'CMD ["/bin/bash"]' "$folder/base.tar" "$image" >/dev/null
