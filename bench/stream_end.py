@@ -29,7 +29,7 @@ import uvloop
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError
-from punchlib.net.channel import open_channel
+from punchlib.net.channel import nominate, open_channel
 from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
 from punchlib.pump.stream import (
     Stats,
@@ -156,6 +156,7 @@ async def run_streams(
                         stats = await send_stream_v1(sock, source, timing=timing)
                     else:
                         channel = await open_channel(sock, terms[number], timing=timing)
+                        await nominate(channel, sending=True)
                         stats = await send_stream(channel, source, timing=timing)
             else:
                 with contextlib.closing(FifoWriter.open_path(path)) as sink:
@@ -163,6 +164,7 @@ async def run_streams(
                         stats = await receive_stream_v1(sock, sink, timing=timing)
                     else:
                         channel = await open_channel(sock, terms[number], timing=timing)
+                        await nominate(channel, sending=False)
                         stats = await receive_stream(channel, sink, timing=timing)
         except PunchError as error:
             return {"error": error.message, "exit_code": error.exit_code}

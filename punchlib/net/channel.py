@@ -14,7 +14,15 @@ import ssl
 import termios
 from typing import NamedTuple, Protocol, TypeAlias
 
-from punchlib.core.frames import HEADER_SIZE, FrameType, Header, decode_header, encode_header
+from punchlib.core.frames import (
+    HEADER_SIZE,
+    FrameType,
+    Header,
+    Incoming,
+    Outgoing,
+    decode_header,
+    encode_header,
+)
 from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE, Greeter, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
@@ -298,6 +306,24 @@ async def open_channel(
     except BaseException:
         channel.close()
         raise
+
+
+async def nominate(channel: Channel, *, sending: bool) -> None:
+    """Agrees with the peer on this channel: the sender says PING, the receiver answers PING.
+
+    The answer is also the sender's first proof that the receiver has accepted it: a TLS client's
+    handshake ends before the server has checked it.
+
+    Raises:
+        StreamBroken: the connection broke; the peer may have chosen another.
+        PeerNotVerified: the peer turned us away.
+    """
+    if sending:
+        await channel.send(FrameType.PING)
+        Outgoing().hear(*await channel.receive())
+    else:
+        Incoming().hear(*await channel.receive())
+        await channel.send(FrameType.PING)
 
 
 def _prepare(sock: socket.socket, terms: Terms) -> SocketChannel:

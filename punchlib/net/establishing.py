@@ -19,14 +19,13 @@ from typing import Any, TypeVar
 from punchlib.config import Config
 from punchlib.core import records
 from punchlib.core.candidates import Route
-from punchlib.core.frames import FrameType, Incoming, Outgoing
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import GRACE, Record, RecordError
 from punchlib.core.simultaneous_open import Technique, make_plan, plan_for_v1
 from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout, escape
 from punchlib.net import sockets
 from punchlib.net.attempt import Attempt, Log, Winner
-from punchlib.net.channel import Channel, open_channel
+from punchlib.net.channel import Channel, nominate, open_channel
 from punchlib.net.connection import Connection, Fallback, Spec
 from punchlib.net.gather import Ends, open_ports
 from punchlib.net.stun_client import StunClient
@@ -244,7 +243,7 @@ class Establishing:
             plan,
             self.ends,
             verify=lambda sock: open_channel(sock, terms),
-            nominate=_nominate_as_sender if self.spec.sending else _nominate_as_receiver,
+            nominate=lambda channel: nominate(channel, sending=self.spec.sending),
             discard=lambda channel: channel.close(),
             log=self.log,
         )
@@ -405,15 +404,3 @@ async def _at_once(_: socket.socket) -> None:
 
 def _close(sock: socket.socket) -> None:
     sock.close()
-
-
-async def _nominate_as_sender(channel: Channel) -> None:
-    # The answer is also the first proof that the receiver has accepted us: a TLS client's
-    # handshake ends before the server has checked it.
-    await channel.send(FrameType.PING)
-    Outgoing().hear(*await channel.receive())
-
-
-async def _nominate_as_receiver(channel: Channel) -> None:
-    Incoming().hear(*await channel.receive())
-    await channel.send(FrameType.PING)
