@@ -271,9 +271,8 @@ async def open_channel(
 ) -> SocketChannel:
     """Verifies the peer at the other end of a connection, in both directions.
 
-    It owns the socket from the call on: when it fails or is cancelled the socket is closed. The
-    receiver may run it on several connections of one attempt at the same time: the sender only
-    ever completes one, so the first that returns is nominated.
+    It owns the socket from the call on: when it fails or is cancelled the socket is closed. Both
+    ends may run it on several connections of one attempt at the same time; `nominate` picks one.
 
     Args:
         sock: connected and non-blocking.

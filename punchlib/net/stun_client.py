@@ -79,7 +79,6 @@ class StunClient:
         self.failures: list[str] = []
         self._resolved: dict[tuple[str, int], asyncio.Task[TransportAddress]] = {}
         self._preferred = 0
-        self._assumed = Nat()
         self._observer: NatObserver | None = None
 
     async def open_port(self) -> PunchPort:
@@ -193,7 +192,7 @@ class StunClient:
     async def nat(self) -> Nat:
         """What is known of our NAT; waits for the mapping's behaviour, but not for more."""
         if self._observer is None:
-            return self._assumed
+            return Nat()
         return await self._observer.facts()
 
     async def close(self) -> None:
