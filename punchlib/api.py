@@ -16,7 +16,7 @@ from typing import Self
 
 from punchlib import session
 from punchlib.config import Config
-from punchlib.errors import PunchError, RendezvousError, StreamBroken, UsageError, WireMismatch
+from punchlib.errors import PunchError, StreamBroken, UsageError, WireMismatch
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.readiness import Readiness
 from punchlib.pump.fifo import FifoReader, FifoWriter
@@ -135,6 +135,9 @@ class Stream:
         self._close_pipe()
         try:
             await asyncio.shield(self._pump)
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
         except PunchError:
             if failure is None:
                 raise
@@ -176,8 +179,7 @@ async def connect(
         raise UsageError(f"both ends have the label {spec.me!r}", next_step="give them two labels")
     connector = session.open_connector(config or Config.from_env(), store=store)
     try:
-        connection = await connector.establish(spec)
-        try:
+        async with await connector.establish(spec) as connection:
             stream = Stream(connection, spec)
             try:
                 yield stream
@@ -189,10 +191,6 @@ async def connect(
                 raise
             else:
                 await stream.close()
-        finally:
-            connection.close()
-            with contextlib.suppress(RendezvousError):
-                await connection.forget()
     finally:
         await connector.close()
 

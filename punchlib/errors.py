@@ -61,6 +61,10 @@ class WireMismatch(PeerNotVerified):
     pass
 
 
+#: How a reason begins that came from the other end in an ERROR frame.
+REPORTED = "the peer reports: "
+
+
 class StreamBroken(PunchError):
     """The stream is not whole.
 
@@ -85,6 +89,10 @@ class StreamBroken(PunchError):
         self.cause = cause or message
         self.at_byte = at_byte
         self.reported_by_peer = reported_by_peer
+
+
+class PeerSilent(StreamBroken):
+    """The peer has given no sign of life for so long that it must be dead."""
 
 
 class StorageError(PunchError):

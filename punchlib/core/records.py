@@ -19,6 +19,8 @@ from punchlib.errors import PeerNotVerified, WireMismatch
 VERSION = 2
 #: A record outlives its owner's deadline by this many seconds, for clocks that differ.
 GRACE = 60
+#: The longest reason that a withdrawal carries, in characters.
+MAX_REASON = 1000
 #: What a v2 record's JSON text contains and a v1 record's never does.
 V2_MARK = '"v":'
 
@@ -104,9 +106,27 @@ class Record:
             "nat": {"mapping": self.nat.mapping, "filtering": self.nat.filtering},
             "candidates": [{"type": str(c.type), "addr": str(c.address)} for c in self.candidates],
         }
-        if job_key:
-            fields["mac"] = _mac(fields, scope, job_key)
-        return json.dumps(fields, separators=(",", ":"))
+        return _text(fields, scope, job_key)
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What an end leaves in its record's place when it gives up on a peer that it had met.
+
+    Attributes:
+        met: the side of the peer's record: nobody else is meant, and no later run.
+        exit_code: what the owner's failure means.
+        reason: for people.
+    """
+
+    met: str
+    exit_code: int
+    reason: str
+
+    def to_json(self, *, scope: str = "", job_key: bytes = b"") -> str:
+        """The text to store; see `Record.to_json`."""
+        gone = {"met": self.met, "exit_code": self.exit_code, "reason": self.reason[:MAX_REASON]}
+        return _text({"v": VERSION, "gone": gone}, scope, job_key)
 
 
 def signature_scope(key: str, label: str) -> str:
@@ -114,8 +134,8 @@ def signature_scope(key: str, label: str) -> str:
     return f"{key}\n{label}"
 
 
-def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record:
-    """Reads a peer's record.
+def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record | Withdrawal:
+    """Reads a peer's record, or what it left in its place.
 
     Args:
         text: the attribute's value.
@@ -125,12 +145,14 @@ def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record:
     Raises:
         RecordError: not a record.
         WireMismatch: its version is above ours.
-        PeerNotVerified: a job key is set and the signature is missing or wrong.
+        PeerNotVerified: a job key is set and the record's signature is missing or wrong.
     """
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise RecordError("not a JSON object")
+        if "gone" in fields:
+            return _withdrawal(fields, scope, job_key)
         local = TransportAddress.parse(str(fields["local_addr"]))
         external = TransportAddress.parse(str(fields["external_addr"]))
     except KeyError as exc:
@@ -152,17 +174,25 @@ def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record:
             f"the peer speaks version {version}, this punchlib speaks up to {VERSION}",
             next_step="install the same punchlib on all nodes",
         )
-    if job_key:
-        given = fields.pop("mac", "")
-        if not hmac.compare_digest(str(given), _mac(fields, scope, job_key)):
-            raise PeerNotVerified(
-                "the peer's rendezvous record is not signed with this run's job key",
-                next_step="look for another run, or another party, writing to the same table",
-            )
+    _verify(fields, scope, job_key)
     try:
         return _from_fields(fields, local, external)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise RecordError(f"unreadable record: {type(exc).__name__}: {exc}") from exc
+
+
+def _withdrawal(fields: dict[str, object], scope: str, job_key: bytes) -> Withdrawal:
+    try:
+        _verify(fields, scope, job_key)
+    except PeerNotVerified as exc:
+        # Most likely an earlier run's, with another job key. It must not stop this one.
+        raise RecordError("a withdrawal that is not signed with this run's job key") from exc
+    gone = fields["gone"]
+    if not isinstance(gone, dict):
+        raise RecordError("gone is not an object")
+    return Withdrawal(
+        str(gone.get("met", "")), _int(gone.get("exit_code", 0)), str(gone.get("reason", ""))
+    )
 
 
 def _from_fields(
@@ -208,6 +238,23 @@ def _int(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
         raise ValueError(f"{value!r} is not a whole number")
     return value
+
+
+def _text(fields: dict[str, object], scope: str, job_key: bytes) -> str:
+    if job_key:
+        fields["mac"] = _mac(fields, scope, job_key)
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _verify(fields: dict[str, object], scope: str, job_key: bytes) -> None:
+    if not job_key:
+        return
+    given = fields.pop("mac", "")
+    if not hmac.compare_digest(str(given), _mac(fields, scope, job_key)):
+        raise PeerNotVerified(
+            "the peer's rendezvous record is not signed with this run's job key",
+            next_step="look for another run, or another party, writing to the same table",
+        )
 
 
 def _mac(fields: dict[str, object], scope: str, job_key: bytes) -> str:

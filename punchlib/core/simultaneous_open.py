@@ -38,7 +38,7 @@ from punchlib.core.records import Record
 #: Seconds; all measured (docs/nat-traversal.md).
 REDIAL_PAUSE = 0.010  # between two dials after a refusal; anything up to 250 ms serves
 RUNG_TIME = 0.9  # a hold ends before the kernel's 1 s retransmission would leave with TTL 64
-PAIR_STAGGER = 0.2  # the dialler adds the second pair of ports after this, unless the first is up
+PAIR_STAGGER = 0.05  # the dialler adds the second pair of ports after this, unless the first is up
 HEAD_START = 0.1  # for host candidates that are likely to work, before punching begins
 HOST_STAGGER = 0.05  # the receiver leaves the first word on host candidates to the sender
 HOST_REDIAL = 0.1  # a host candidate that refuses is not listening yet, or is another machine

@@ -14,6 +14,8 @@ class Timing:
         ping: an idle direction sends a PING this often.
         silence: nothing heard for so long means a dead peer.
         linger: the most that an end waits, when all is said, for the other to hang up.
+        last_word: the most that a failed end waits for the other to have heard the reason, which
+            comes behind all the payload that is still on the way to a slow reader.
         fifo_poll_least: the first pause between two looks for a FIFO's reader.
         fifo_poll_most: the longest such pause.
     """
@@ -22,6 +24,7 @@ class Timing:
     ping: float = 3.0
     silence: float = 10.0
     linger: float = 2.0
+    last_word: float = 10.0
     fifo_poll_least: float = 0.002
     fifo_poll_most: float = 0.1
 

@@ -7,12 +7,10 @@ from typing import Any
 
 from punchlib.aws.protocol import ScriptResult
 from punchlib.aws.script_runner import CANCELLED
-from punchlib.errors import JobFailed, PunchError, escape
+from punchlib.errors import REPORTED, JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
 
 VERSION = 1
-#: How pashlib begins a reason that came from the other end.
-_REPORTED = "the peer reports:"
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def first_cause(outcomes: list[Outcome]) -> Outcome | None:
     Clocks differ between machines and a broken stream is often noticed before the death that
     broke it is reported. So the kind of failure counts first: a node that was lost, then one
     whose own stage failed, then broken streams (one that only repeats what its peer reported
-    after the one that reported it), then what we stopped; then the time.
+    after the others), then what we stopped; then the time.
     """
     failed = [o for o in outcomes if not o.ok]
     return min(failed, key=lambda o: (_rank(o), o.ended), default=None)
@@ -123,7 +121,7 @@ def _rank(outcome: Outcome) -> tuple[int, int]:
         return 0, 0
     first = script.first_failure
     if first and first["component"].startswith("pashlib"):
-        return 2, first["reason"].count(_REPORTED)
+        return 2, int(REPORTED in first["reason"])
     return 1, 0
 
 

@@ -21,12 +21,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from punchlib.aws import sandbox
 
 _MAX_REQUEST = 65536
+#: Seconds for the emulator to open its API once it has started a runtime.
+_API_TIME = 10.0
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,18 @@ def _runtime(worker: Worker) -> int:
     from awslambdaric.lambda_runtime_client import LambdaRuntimeClient
 
     begin.read_bytes()  # until the first invocation
+    _wait_for(worker.address, 9001)
     bootstrap.run("punchlib.aws.lambda_handler.handler", LambdaRuntimeClient(api, False))
     return 0
+
+
+def _wait_for(address: str, port: int) -> None:
+    """Until the emulator's API listens; a runtime that had to start would never come too early."""
+    deadline = time.monotonic() + _API_TIME
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 1.0):
+            return
+        time.sleep(0.005)
 
 
 def main() -> int:

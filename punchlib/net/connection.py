@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,7 +33,7 @@ class Spec:
 
 @dataclass
 class Connection:
-    """An established connection.
+    """An established connection; `async with` it, and it is closed and forgotten at the end.
 
     Attributes:
         channel: frames to the verified peer; None with an old peer.
@@ -56,12 +55,21 @@ class Connection:
     registered_at: float
     met_at: float
     connected_at: float
-    _forget: Callable[[], asyncio.Future[None]] = field(repr=False)
+    _leave: Callable[[BaseException | None], Awaitable[None]] = field(repr=False)
 
     @property
     def setup_ms(self) -> float:
         """From when both ends were registered to verified, in milliseconds."""
         return (self.connected_at - self.met_at) * 1000
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        self.close()
+        await self.forget(error)
 
     def close(self) -> None:
         """Lets go of the connection, at once."""
@@ -70,9 +78,14 @@ class Connection:
         if self.raw is not None:
             self.raw.close()
 
-    async def forget(self) -> None:
-        """Removes our record from the rendezvous; it has served."""
-        await self._forget()
+    async def forget(self, error: BaseException | None = None) -> None:
+        """Takes our record back; it has served.
+
+        Args:
+            error: why the stream failed; a peer that never learned that we chose this connection
+                is told so.
+        """
+        await self._leave(error)
 
 
 class Fallback(Protocol):

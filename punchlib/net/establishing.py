@@ -8,7 +8,6 @@ error says what was seen.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -17,19 +16,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from punchlib.config import Config
-from punchlib.core import records
 from punchlib.core.candidates import Route
 from punchlib.core.handshake import Identity, Terms
-from punchlib.core.records import GRACE, Record, RecordError
+from punchlib.core.records import Record
 from punchlib.core.simultaneous_open import Technique, make_plan, plan_for_v1
-from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout, escape
-from punchlib.net import sockets
+from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel, nominate, open_channel
 from punchlib.net.connection import Connection, Fallback, Spec
 from punchlib.net.gather import Ends, open_ports
+from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
-from punchlib.rendezvous.store import RendezvousStore, Slot
+from punchlib.rendezvous.store import RendezvousStore
 from punchlib.rendezvous.watcher import Watcher
 
 #: Seconds between looks at the peer's record while an attempt runs: it may have started anew.
@@ -59,30 +57,22 @@ class Establishing:
         self.spec = spec
         self.config = owner.config
         self.loop = asyncio.get_running_loop()
-        self.expires = int(time.time() + self.config.timeout) + GRACE
-        scoped = f"{self.config.job_id}/{spec.key}" if self.config.job_id else spec.key
-        self.mine_slot = Slot(scoped, spec.me)
-        self.peer_slot = Slot(scoped, spec.peer)
+        self.meeting = Meeting(owner.store, owner.config, spec)
         self.log = Log()
         self.ends: Ends | None = None
-        self.mine = Record(sockets.SOMEWHERE, sockets.SOMEWHERE)
-        self.mine_text = ""
-        self.visible = False
         self.registered_at = 0.0
         self.met_at = 0.0
-        self.peer: Record | None = None
-        self.peer_text: str | None = None
-        self.problem = ""
 
     async def run(self) -> Connection:
         try:
             async with asyncio.timeout(self.config.timeout):
                 return await self._run()
         except TimeoutError:
-            await self._withdraw()
-            raise self._too_late() from None
-        except BaseException:
-            await self._withdraw()
+            error = self._too_late()
+            await self._leave(error)
+            raise error from None
+        except BaseException as exc:
+            await self._leave(exc)
             raise
         finally:
             if self.ends is not None:
@@ -91,26 +81,31 @@ class Establishing:
     async def _run(self) -> Connection:
         second = await self._enter(1)
         while True:
-            if self.peer is None:
+            if self.meeting.peer is None:
                 second = await self._await_peer()
-            assert self.peer is not None
-            if self.peer.is_v1:
-                connection = await self._with_v1(self.peer)
+            assert self.meeting.peer is not None
+            if self.meeting.peer.is_v1:
+                connection = await self._with_v1(self.meeting.peer)
             else:
-                connection = await self._with_v2(self.peer, second)
+                connection = await self._with_v2(self.meeting.peer, second)
             if connection is not None:
                 return connection
             # The attempt has failed, or the peer has moved on to another record meanwhile.
-            tried = self.peer_text
-            self._take(await self._read_peer())
-            if self.peer_text != tried and self.peer and self.peer.attempt <= self.mine.attempt:
+            meeting, tried = self.meeting, self.meeting.peer_text
+            await meeting.look()
+            renewed = meeting.peer_text != tried
+            if renewed and meeting.peer and meeting.peer.attempt <= meeting.mine.attempt:
                 # It has started anew, and its registration has found our record: it is second.
                 second = False
                 continue
-            next_attempt = max(self.mine.attempt + 1, self.peer.attempt if self.peer else 0)
-            second = await self._enter(next_attempt)
-            if self.peer_text == tried:
-                self.peer = None  # Still the record that has failed: wait for the next.
+            theirs = meeting.peer.attempt if meeting.peer else 0
+            second = await self._enter(max(meeting.mine.attempt + 1, theirs))
+            if meeting.peer_text == tried:
+                meeting.peer = None  # Still the record that has failed: wait for the next.
+
+    async def _leave(self, error: BaseException | None) -> None:
+        # Also when we are being cancelled.
+        await asyncio.shield(asyncio.ensure_future(self.meeting.leave(error)))
 
     # Rendezvous
 
@@ -127,50 +122,39 @@ class Establishing:
             await _cancel(ready)
         nat = await self.owner.stun.nat()
         self.ends.settle(nat, self.config.routes, on_lambda=self.config.on_lambda)
-        self.mine = Record(
+        mine = Record(
             local_addr=self.ends.local,
             external_addr=self.ends.external,
             side=os.urandom(8).hex(),
             attempt=attempt,
             ts=int(time.time() * 1000),
-            expires=self.expires,
+            expires=self.meeting.expires,
             security=self.config.security,
             cert=identity.cert_der if identity else b"",
             candidates=self.ends.candidates,
             nat=self.ends.nat,
         )
-        self.mine_text = self.mine.to_json(
-            scope=records.signature_scope(*self.mine_slot), job_key=self.config.job_key
-        )
         if attempt == 1:
-            self._tell_addresses()
-        await self._register(refuse_v1_peer=self.config.wire != "v2")
-        return self.peer is not None
+            self._tell_addresses(mine)
+        await self._register(mine, refuse_v1_peer=self.config.wire != "v2")
+        return self.meeting.peer is not None
 
-    async def _register(self, *, refuse_v1_peer: bool) -> None:
-        answer = await self.owner.store.register(
-            self.mine_slot,
-            self.mine_text,
-            self.spec.peer,
-            expires=self.expires + GRACE,
-            refuse_v1_peer=refuse_v1_peer,
-        )
-        self.visible = answer.accepted
+    async def _register(self, mine: Record, *, refuse_v1_peer: bool) -> None:
+        await self.meeting.register(mine, refuse_v1_peer=refuse_v1_peer)
         self.registered_at = self.met_at = self.loop.time()
-        self._take(answer.peer)
 
     async def _await_peer(self) -> bool:
         """Waits for the peer's record; whether it was there when ours was written."""
         second = False
-        while self.peer is None:
+        while self.meeting.peer is None:
             text = await self._unless_mapping_is_lost(
-                self.owner.watcher.changed(self.peer_slot, self.peer_text)
+                self.owner.watcher.changed(self.meeting.peer_slot, self.meeting.peer_text)
             )
             if text is None:
                 # What we have registered is no longer true.
-                second = await self._enter(self.mine.attempt)
+                second = await self._enter(self.meeting.mine.attempt)
             else:
-                self._take(text)
+                self.meeting.take(text)
                 second = False
         self.met_at = self.loop.time()
         return second
@@ -186,40 +170,6 @@ class Establishing:
             for task in (found, *keeping):
                 await _cancel(task)
 
-    async def _read_peer(self) -> str | None:
-        return (await self.owner.store.read([self.peer_slot])).get(self.peer_slot)
-
-    def _take(self, text: str | None) -> None:
-        """Takes the peer's record; a stale one or garbage is remembered and waited out."""
-        self.peer_text, self.peer = text, None
-        if text is None:
-            return
-        scope = records.signature_scope(*self.peer_slot)
-        try:
-            record = records.parse(text, scope=scope, job_key=self.config.job_key)
-        except RecordError as exc:
-            self.problem = f"what is there is no record: {escape(str(exc), 200)}"
-            return
-        if not record.is_fresh(time.time()):
-            age = time.time() - record.ts / 1000
-            self.problem = f"there is only a record of an earlier run, written {age:.0f} s ago"
-            return
-        if record.is_v1 and self.config.wire == "v2":
-            raise PeerNotVerified(
-                f"{self.spec}: the peer is an old (v1) pashlib, and PUNCH_WIRE=v2 refuses it",
-                next_step="upgrade the peer, or allow it with PUNCH_WIRE=auto",
-            )
-        self.problem = ""
-        self.peer = record
-
-    async def _withdraw(self) -> None:
-        if self.visible:
-            with contextlib.suppress(PunchError):
-                await asyncio.shield(self._forget())
-
-    def _forget(self) -> asyncio.Future[None]:
-        return asyncio.ensure_future(self.owner.store.remove(self.mine_slot, self.mine_text))
-
     # Attempts
 
     async def _with_v2(self, peer: Record, second: bool) -> Connection | None:
@@ -227,7 +177,7 @@ class Establishing:
         assert self.ends is not None
         terms = await self._terms(peer)
         plan = make_plan(
-            self.mine,
+            self.meeting.mine,
             peer,
             second=second,
             sending=self.spec.sending,
@@ -260,7 +210,9 @@ class Establishing:
             "or encrypted, and a dead peer looks like the end of the stream"
         )
         self._tell_peer(peer)
-        plan = plan_for_v1(self.mine, peer, sending=self.spec.sending, seconds=self.config.timeout)
+        plan = plan_for_v1(
+            self.meeting.mine, peer, sending=self.spec.sending, seconds=self.config.timeout
+        )
         attempt = Attempt[socket.socket](
             plan, self.ends, verify=_as_it_is, nominate=_at_once, discard=_close, log=self.log
         )
@@ -269,8 +221,8 @@ class Establishing:
             # An old peer dials once, as soon as it sees our record: hold first (one turn of the
             # loop sends the SYNs), and be seen only then.
             await asyncio.sleep(0)
-            if not self.visible:
-                await self._register(refuse_v1_peer=False)
+            if not self.meeting.visible:
+                await self._register(self.meeting.mine, refuse_v1_peer=False)
         except BaseException:
             await _cancel(holding)
             raise
@@ -283,7 +235,9 @@ class Establishing:
         """The work's result; None when the peer's record changes first."""
         working = asyncio.ensure_future(work)
         changing = asyncio.ensure_future(
-            self.owner.watcher.changed(self.peer_slot, self.peer_text, fastest=CHANGE_POLL)
+            self.owner.watcher.changed(
+                self.meeting.peer_slot, self.meeting.peer_text, fastest=CHANGE_POLL
+            )
         )
         try:
             await asyncio.wait([working, changing], return_when=asyncio.FIRST_COMPLETED)
@@ -296,16 +250,16 @@ class Establishing:
             await _cancel(changing)
 
     async def _terms(self, peer: Record) -> Terms:
-        strong = "encrypted" in (self.mine.security, peer.security)
+        strong = "encrypted" in (self.meeting.mine.security, peer.security)
         if strong and not (peer.cert and self.owner.identity):
             raise PeerNotVerified(
                 f"{self.spec}: one end asks for encryption, the other has no certificate",
                 next_step="set PUNCH_SECURITY alike on all nodes",
             )
         return Terms(
-            key=self.mine_slot.key,
+            key=self.meeting.mine_slot.key,
             sending=self.spec.sending,
-            my_side=self.mine.side,
+            my_side=self.meeting.mine.side,
             peer_side=peer.side,
             security="encrypted" if strong else "authenticated",
             job_key=self.config.job_key,
@@ -339,14 +293,14 @@ class Establishing:
             channel=channel,
             raw=raw,
             route=route,
-            attempt=self.mine.attempt,
+            attempt=self.meeting.mine.attempt,
             technique=how,
             local=f"{winner.local[0]}:{winner.local[1]}" if winner else "-",
             remote=f"{winner.remote[0]}:{winner.remote[1]}" if winner else "-",
             registered_at=self.registered_at,
             met_at=self.met_at,
             connected_at=self.loop.time(),
-            _forget=self._forget,
+            _leave=self._leave,
         )
         self.owner.report(
             f"pashlib: {self.spec} connected route={route} addr={connection.local} "
@@ -355,15 +309,15 @@ class Establishing:
         )
         return connection
 
-    def _tell_addresses(self) -> None:
-        self.owner.report(
-            f"Get local_addr: {self.mine.local_addr} external_addr: {self.mine.external_addr}"
-        )
-        if Route.PUNCHED in self.config.routes and not self.mine.candidates:
+    def _tell_addresses(self, mine: Record) -> None:
+        self.owner.report(f"Get local_addr: {mine.local_addr} external_addr: {mine.external_addr}")
+        if Route.PUNCHED in self.config.routes and not mine.candidates:
             self.owner.report(f"pashlib: {self.spec}: not punching{self._stun_trouble()}")
 
     def _tell_peer(self, peer: Record) -> None:
-        self.owner.report(f"connecting from {self.mine.external_addr} to {peer.external_addr}")
+        self.owner.report(
+            f"connecting from {self.meeting.mine.external_addr} to {peer.external_addr}"
+        )
 
     def _stun_trouble(self) -> str:
         failures = self.owner.stun.failures
@@ -371,9 +325,9 @@ class Establishing:
 
     def _too_late(self) -> PunchError:
         waited = f"{self.config.timeout:.0f} s"
-        where = f"key {self.mine_slot.key!r}, label {self.spec.peer!r}"
-        if self.peer is None and not self.log.pairs:
-            seen = self.problem or "it never registered"
+        where = f"key {self.meeting.mine_slot.key!r}, label {self.spec.peer!r}"
+        if self.meeting.peer is None and not self.log.pairs:
+            seen = self.meeting.problem or "it never registered"
             if self.owner.watcher.last_error is not None:
                 seen = f"the rendezvous failed: {self.owner.watcher.last_error.message}"
             return RendezvousTimeout(

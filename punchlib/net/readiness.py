@@ -67,8 +67,13 @@ class _Watch:
     def wait(self) -> asyncio.Future[None]:
         self.since = self._loop.time()
         self._waiter = waiter = self._loop.create_future()
-        if not self._added:
-            self._added = True
+        # Also when it was added before: uvloop ends its watch on a descriptor in error (POLLERR),
+        # both directions at once, and keeps what is left of it until it is removed.
+        self._added = True
+        try:
+            self._add(self._fd, self._fire)
+        except RuntimeError:
+            self._remove(self._fd)
             self._add(self._fd, self._fire)
         return waiter
 

@@ -16,6 +16,7 @@ import select
 import shlex
 import stat
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 from punchlib.core.timing import TIMING, Timing
@@ -237,8 +238,12 @@ class FifoWriter(_Fifo):
                 self._grow()
                 self._poll.register(fd, select.POLLOUT)
 
-    async def write(self, view: memoryview) -> None:
+    async def write(self, view: memoryview, count: Callable[[int], None]) -> None:
         """Writes all of `view`; waits while the FIFO is full.
+
+        Args:
+            view: what to write.
+            count: is told of every piece that is in the FIFO.
 
         Raises:
             BrokenPipeError: the reader has left.
@@ -246,7 +251,9 @@ class FifoWriter(_Fifo):
         """
         while view:
             try:
-                view = view[os.write(self.fd, view) :]
+                written = os.write(self.fd, view)
+                count(written)
+                view = view[written:]
             except BlockingIOError:
                 await self.wait_writable()
             except BrokenPipeError:

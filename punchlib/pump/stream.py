@@ -13,12 +13,15 @@ from collections.abc import AsyncIterator, Callable
 
 from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
 from punchlib.core.timing import TIMING, Timing
-from punchlib.errors import PunchError, StreamBroken
+from punchlib.errors import PeerSilent, PunchError, StreamBroken
 from punchlib.net.channel import Buffer, Channel, SocketChannel
-from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
+from punchlib.pump.buffers import borrowed
+from punchlib.pump.fifo import FifoReader, FifoWriter
+from punchlib.pump.liveness import watch_peer
 from punchlib.pump.splice import splice_in, splice_out
 from punchlib.pump.stats import Stats
 from punchlib.pump.turn import Turn
+from punchlib.pump.unsent import shared
 from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
 
 __all__ = ["Stats", "receive_stream", "receive_stream_v1", "send_stream", "send_stream_v1"]
@@ -47,7 +50,7 @@ async def send_stream(
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
     """
     stream, stats = Outgoing(), Stats()
-    with contextlib.closing(channel):
+    with contextlib.closing(channel), _queue(channel):
         async with _both_ends_know(channel, stats, timing), _alive(channel, timing) as tasks:
             tasks.create_task(_speak(channel, fifo, stream, stats, upstream_failure))
             while stream.state is not State.CLOSED:
@@ -55,9 +58,14 @@ async def send_stream(
                 stream.hear(frame.type, frame.payload)
                 if frame.type is FrameType.STOP:
                     fifo.hang_up()
-        await _bid_farewell(channel, FrameType.DONE, timing)
+        await _bid_farewell(channel, FrameType.DONE, timing.linger)
     stats.stopped = stream.stopped
     return stats.end()
+
+
+def _queue(channel: Channel) -> contextlib.AbstractContextManager[None]:
+    """Bounds what waits in the connection, where there is one."""
+    return shared(channel.sock) if isinstance(channel, SocketChannel) else contextlib.nullcontext()
 
 
 async def _speak(
@@ -70,19 +78,19 @@ async def _speak(
     """The FIFO into DATA frames, then END."""
     turn = Turn()
     spliced = isinstance(channel, SocketChannel) and channel.zero_copy and fifo.is_pipe
-    buffer = memoryview(bytearray(0 if spliced else PIPE_SIZE))
-    while True:
+    while size := await fifo.available(MAX_DATA):
         if spliced:
             assert isinstance(channel, SocketChannel)
-            if size := await fifo.available(MAX_DATA):
-                await splice_out(channel, fifo, size)
-        elif size := await fifo.read(buffer):
-            await channel.send(FrameType.DATA, buffer[:size])
-        if not size:
-            break
+            await splice_out(channel, fifo, size)
+        else:
+            with borrowed() as buffer:
+                if not (size := await fifo.read(buffer)):
+                    break
+                await channel.send(FrameType.DATA, buffer[:size])
         stream.total += size
         stats.count(size)
-        await turn.took(size)
+        if turn.over(size):
+            await asyncio.sleep(0)
     if not stream.stopped and (cause := upstream_failure()):
         raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
     # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
@@ -104,7 +112,7 @@ async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing =
                     await receiver.run(tasks)
             except StreamBroken as error:
                 raise receiver.explain(error) from error
-        await _bid_farewell(channel, None, timing)
+        await _bid_farewell(channel, None, timing.linger)
     return receiver.stats.end()
 
 
@@ -117,7 +125,6 @@ class _Receiver:
         self._fifo = fifo
         self._timing = timing
         self._stream = Incoming()
-        self._buffer = memoryview(b"")
         self._turn = Turn()
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
@@ -139,7 +146,7 @@ class _Receiver:
         """What an error means where it came: after the ACK no byte is missing."""
         if self._stream.state is not State.CLOSED:
             return error
-        return StreamBroken(
+        return type(error)(
             f"everything came, but the sender may not know it: {error.message}",
             reported_by_peer=error.reported_by_peer,
             cause=error.cause,
@@ -167,28 +174,29 @@ class _Receiver:
             try:
                 await self._fifo.opened(timing=self._timing)
                 await splice_in(channel, self._fifo, size, self._count)
-                await self._turn.took(size)
+                if self._turn.over(size):
+                    await asyncio.sleep(0)
             except BrokenPipeError:
                 await self._stop()
-        if not self._buffer:
-            self._buffer = memoryview(bytearray(PIPE_SIZE))
         while left := before + size - self._stream.total:
-            filled = await channel.read_ready(self._buffer[:left])
-            await self._deliver(self._buffer[:filled])
+            with borrowed() as buffer:
+                filled = await channel.read_ready(buffer[:left])
+                await self._deliver(buffer[:filled])
 
     async def _deliver(self, view: memoryview) -> None:
         """Writes a piece of payload into the FIFO, or drops it when nobody reads any more."""
+        total = self._stream.total + len(view)
         if self.stats.stopped:
-            self._stream.total += len(view)
+            self._stream.total = total
             return
         try:
             await self._fifo.opened(timing=self._timing)
-            await self._fifo.write(view)
-            self._count(len(view))
+            await self._fifo.write(view, self._count)
         except BrokenPipeError:
             await self._stop()
-            self._stream.total += len(view)
-        await self._turn.took(len(view))
+            self._stream.total = total
+        if self._turn.over(len(view)):
+            await asyncio.sleep(0)
 
     def _count(self, size: int) -> None:
         self._stream.total += size
@@ -213,7 +221,7 @@ async def _alive(channel: Channel, timing: Timing) -> AsyncIterator[asyncio.Task
         async with asyncio.TaskGroup() as tasks:
             pulses = [
                 tasks.create_task(_ping(channel, timing)),
-                tasks.create_task(_watch_silence(channel, timing)),
+                tasks.create_task(watch_peer(channel, timing)),
             ]
             yield tasks
             for pulse in pulses:
@@ -231,18 +239,6 @@ async def _ping(channel: Channel, timing: Timing) -> None:
         await asyncio.sleep(max(timing.ping - idle, timing.ping / 8))
 
 
-async def _watch_silence(channel: Channel, timing: Timing) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(timing.silence / 8)
-        since = channel.waiting_since
-        if since is not None and loop.time() - since >= timing.silence:
-            raise StreamBroken(
-                f"the peer is dead or unreachable: nothing heard for {timing.silence:g} s "
-                f"({channel.description})"
-            )
-
-
 @contextlib.asynccontextmanager
 async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> AsyncIterator[None]:
     """A failure here is told to the peer, and both say at which byte it was."""
@@ -251,7 +247,8 @@ async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> Asy
     except PunchError as error:
         cause = error.cause if isinstance(error, StreamBroken) else error.message
         if not (isinstance(error, StreamBroken) and error.reported_by_peer):
-            await _bid_farewell(channel, FrameType.ERROR, timing, encode_reason(cause))
+            patience = timing.linger if isinstance(error, PeerSilent) else timing.last_word
+            await _bid_farewell(channel, FrameType.ERROR, patience, encode_reason(cause))
         if not isinstance(error, StreamBroken):
             raise
         raise StreamBroken(
@@ -264,14 +261,14 @@ async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> Asy
 
 
 async def _bid_farewell(
-    channel: Channel, kind: FrameType | None, timing: Timing, payload: bytes = b""
+    channel: Channel, kind: FrameType | None, patience: float, payload: bytes = b""
 ) -> None:
     """The last word, if there is one, and time for it to arrive; what fails here no longer counts.
 
     Closing with bytes unread would make TCP throw the last word away.
     """
     with contextlib.suppress(PunchError, TimeoutError):
-        async with asyncio.timeout(timing.linger):
+        async with asyncio.timeout(patience):
             if kind is not None:
                 await channel.send(kind, payload)
             await channel.finish()

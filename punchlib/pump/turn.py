@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 #: What one connection may move before all others have had their turn.
 _BURST = 1 << 20
 #: What moving a frame costs besides its bytes, as bytes.
@@ -20,9 +18,10 @@ class Turn:
     def __init__(self) -> None:
         self._used = 0
 
-    async def took(self, size: int) -> None:
-        """Accounts for a frame of `size` bytes; lets the others go when the turn is over."""
+    def over(self, size: int) -> bool:
+        """Accounts for a frame of `size` bytes; whether the others are to go now."""
         self._used += size + _FRAME
-        if self._used >= _BURST:
-            self._used = 0
-            await asyncio.sleep(0)
+        if self._used < _BURST:
+            return False
+        self._used = 0
+        return True

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import StreamBroken, WireMismatch
 from punchlib.net.channel import SocketChannel, tune
+from punchlib.pump.buffers import borrowed
+from punchlib.pump.liveness import watch_peer
 from punchlib.pump.stats import Stats
 from punchlib.pump.turn import Turn
 
@@ -29,12 +31,6 @@ if TYPE_CHECKING:
 
 #: What the receiver says once its FIFO is open.
 READY = bytes(128)
-
-_BUFFER = 256 * 1024
-# The head of struct tcp_info (linux/tcp.h), which only ever grows at its end: eight bytes, then
-# rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, and four times in ms.
-_TCP_INFO = struct.Struct("=8B13I")
-_PROBES_UNANSWERED = 5
 
 
 async def send_stream_v1(
@@ -55,11 +51,13 @@ async def send_stream_v1(
             ready = bytes(await channel.read_exactly(len(READY)))
             if ready != READY:
                 raise WireMismatch(f"expected 128 zeros of an old (v1) peer, got {ready[:8]!r}…")
-            buffer, turn = memoryview(bytearray(_BUFFER)), Turn()
-            while size := await fifo.read(buffer):
-                await channel.write(buffer[:size])
-                stats.count(size)
-                await turn.took(size)
+            turn = Turn()
+            with borrowed() as buffer:
+                while size := await fifo.read(buffer):
+                    await channel.write(buffer[:size])
+                    stats.count(size)
+                    if turn.over(size):
+                        await asyncio.sleep(0)
             sock.shutdown(socket.SHUT_WR)
             while _unsent(sock):
                 await asyncio.sleep(timing.fifo_poll_least)
@@ -83,14 +81,15 @@ async def receive_stream_v1(
         async with _alive(channel, stats, timing):
             await fifo.opened(timing=timing)
             await channel.write(READY)
-            buffer, turn = memoryview(bytearray(_BUFFER)), Turn()
-            try:
-                while size := await channel.read_some(buffer):
-                    await fifo.write(buffer[:size])
-                    stats.count(size)
-                    await turn.took(size)
-            except BrokenPipeError:
-                stats.stopped = True  # closing is all that an old peer understands
+            turn = Turn()
+            with borrowed() as buffer:
+                try:
+                    while size := await channel.read_some(buffer):
+                        await fifo.write(buffer[:size], stats.count)
+                        if turn.over(size):
+                            await asyncio.sleep(0)
+                except BrokenPipeError:
+                    stats.stopped = True  # closing is all that an old peer understands
     fifo.close()
     return stats.end()
 
@@ -100,7 +99,7 @@ async def _alive(channel: SocketChannel, stats: Stats, timing: Timing) -> AsyncI
     """Watches TCP's own signs of life, and says at which byte the connection broke."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_watch_tcp(channel, timing))
+            watch = tasks.create_task(watch_peer(channel, timing, pings=False))
             yield
             watch.cancel()
     except BaseExceptionGroup as group:
@@ -112,21 +111,6 @@ async def _alive(channel: SocketChannel, stats: Stats, timing: Timing) -> AsyncI
                 at_byte=stats.bytes,
             ) from error
         raise error from error.__cause__
-
-
-async def _watch_tcp(channel: SocketChannel, timing: Timing) -> None:
-    """A dead peer acknowledges neither data nor window probes; a slow one does."""
-    while True:
-        await asyncio.sleep(timing.ping)
-        info = channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        numbers = _TCP_INFO.unpack(info)
-        probes, unacked, last_ack_ms = numbers[3], numbers[12], numbers[20]
-        silent = unacked and last_ack_ms >= timing.silence * 1000
-        if silent or probes >= _PROBES_UNANSWERED:
-            raise StreamBroken(
-                f"the peer is dead or unreachable: no acknowledgement for {last_ack_ms / 1000:g} s "
-                f"({channel.description})"
-            )
 
 
 def _unsent(sock: socket.socket) -> int:

@@ -118,8 +118,8 @@ class DynamoDbStore:
                     await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))
         return found
 
-    async def remove(self, mine: Slot, text: str) -> None:
-        request = {
+    async def remove(self, mine: Slot, text: str, *, instead: str = "") -> None:
+        request: dict[str, Any] = {
             "TableName": self.table,
             "Key": {"key": {"S": mine.key}},
             "UpdateExpression": "REMOVE #me",
@@ -127,6 +127,9 @@ class DynamoDbStore:
             "ExpressionAttributeNames": {"#me": f"N_{mine.label}"},
             "ExpressionAttributeValues": {":me": {"S": text}},
         }
+        if instead:
+            request["UpdateExpression"] = "SET #me = :instead"
+            request["ExpressionAttributeValues"][":instead"] = {"S": instead}
         try:
             await self._call("update_item", request)
         except ClientError:
@@ -163,6 +166,11 @@ class DynamoDbStore:
                     "machine a role",
                 ) from exc
             except BotoCoreError as exc:
+                problem = str(exc)
+            except Exception as exc:
+                # A garbled answer. botocore's parsers, who say so, take 100 ms to import.
+                if type(exc).__name__ != "ResponseParserError":
+                    raise
                 problem = str(exc)
             if time.monotonic() + backoff >= give_up:
                 raise RendezvousError(

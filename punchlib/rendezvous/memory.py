@@ -32,7 +32,9 @@ class MemoryStore:
         self.calls["read"] += 1
         return {s: self.records[s] for s in slots if s in self.records}
 
-    async def remove(self, mine: Slot, text: str) -> None:
+    async def remove(self, mine: Slot, text: str, *, instead: str = "") -> None:
         self.calls["remove"] += 1
         if self.records.get(mine) == text:
             del self.records[mine]
+            if instead:
+                self.records[mine] = instead

@@ -61,8 +61,13 @@ class RendezvousStore(Protocol):
         """
         ...
 
-    async def remove(self, mine: Slot, text: str) -> None:
+    async def remove(self, mine: Slot, text: str, *, instead: str = "") -> None:
         """Removes our record if it is still `text`: a re-run that has begun is not disturbed.
+
+        Args:
+            mine: our slot.
+            text: our record.
+            instead: what takes its place; "" for nothing.
 
         Raises:
             RendezvousError: the store cannot be reached, or refuses.

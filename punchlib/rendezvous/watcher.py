@@ -101,6 +101,9 @@ class Watcher:
             self.last_error = None
         except RendezvousError as exc:
             self.last_error = exc
+        except Exception as exc:
+            # Whoever waits must hear of it: without this task nobody would ever be woken.
+            self.last_error = RendezvousError(f"rendezvous: {type(exc).__name__}: {exc}")
         now = loop.time()
         for waiter in batch:
             text = found.get(waiter.slot)

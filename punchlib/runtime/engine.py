@@ -67,7 +67,7 @@ def spawn(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     name = f"punch-{os.getpid()}-{os.urandom(6).hex()}"
     with _listen(name) as listener:
         process = subprocess.Popen(
-            [sys.executable, "-m", "punchlib.runtime.engine", str(listener.fileno())],
+            [sys.executable, "-P", "-m", "punchlib.runtime.engine", str(listener.fileno())],
             env=None if environment is None else dict(environment),
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,

@@ -17,8 +17,8 @@ import uvloop
 
 from punchlib import session
 from punchlib.config import Config
-from punchlib.errors import PunchError, RendezvousError, UsageError
-from punchlib.net.connection import Connection, Spec
+from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
+from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import (
@@ -105,15 +105,12 @@ class Pashlib:
         with marked(spec):
             fifo = FifoReader.open_path(path, name=display_name(path))
         with contextlib.closing(fifo), marked(spec):
-            connection = await self.connector.establish(spec)
-            try:
+            async with await self.connector.establish(spec) as connection:
                 if connection.raw is not None:
                     await send_stream_v1(connection.raw, fifo)
                 else:
                     assert connection.channel is not None
                     await send_stream(connection.channel, fifo, upstream_failure=first_failure)
-            finally:
-                await let_go(connection)
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
@@ -121,15 +118,12 @@ class Pashlib:
         with contextlib.closing(fifo):
             try:
                 with marked(spec):
-                    connection = await self.connector.establish(spec)
-                    try:
+                    async with await self.connector.establish(spec) as connection:
                         if connection.raw is not None:
                             await receive_stream_v1(connection.raw, fifo)
                         else:
                             assert connection.channel is not None
                             await receive_stream(connection.channel, fifo)
-                    finally:
-                        await let_go(connection)
             except PunchError:
                 await release_reader(fifo)
                 raise
@@ -144,16 +138,15 @@ def marked(spec: Spec) -> Iterator[None]:
         state.mark_failed(f"pashlib {spec}", "stopped by a signal")
         raise
     except Exception as exc:
-        reason = exc.message if isinstance(exc, PunchError) else f"{type(exc).__name__}: {exc}"
-        state.mark_failed(f"pashlib {spec}", reason)
+        state.mark_failed(f"pashlib {spec}", reason_of(exc))
         raise
 
 
-async def let_go(connection: Connection) -> None:
-    """Closes the connection and takes our record back; the stream's outcome stands already."""
-    connection.close()
-    with contextlib.suppress(RendezvousError):
-        await connection.forget()
+def reason_of(exc: Exception) -> str:
+    """What a failure marker says of an exception."""
+    if isinstance(exc, StreamBroken) and exc.reported_by_peer:
+        return REPORTED + exc.cause
+    return exc.message if isinstance(exc, PunchError) else f"{type(exc).__name__}: {exc}"
 
 
 async def release_reader(fifo: FifoWriter) -> None:
@@ -164,9 +157,16 @@ async def release_reader(fifo: FifoWriter) -> None:
 
 
 def first_failure() -> str | None:
-    """What failed first on this node: it travels to the receiver instead of a clean END."""
+    """What failed first on this node: it travels to the receiver instead of a clean END.
+
+    What came from another node goes on as it came: the first cause, however long the chain.
+    """
     markers = state.failures()
-    return f"{markers[0]['component']}: {markers[0]['reason']}" if markers else None
+    if not markers:
+        return None
+    reason = markers[0]["reason"]
+    _, reported, cause = reason.partition(REPORTED)
+    return cause if reported else f"{markers[0]['component']}: {reason}"
 
 
 def say(line: str) -> None:

@@ -81,11 +81,10 @@ def move(pashlib: Path, env: dict[str, str], key: str, prefix: tuple[str, ...] =
         os.mkfifo(fifo)
     sender = start(pashlib, env, f"send*{key}*0*1*{source}", prefix=prefix)
     receiver = start(pashlib, env, f"recv*{key}*1*0*{sink}", prefix=prefix)
-    writer = subprocess.Popen(["tee", str(source)], stdin=subprocess.PIPE, stdout=-3)
+    whole = pashlib.parent / f"whole {key}"
+    whole.write_bytes(PAYLOAD)
+    writer = subprocess.Popen(["dd", f"if={whole}", f"of={source}", "bs=64k", "status=none"])
     reader = subprocess.Popen(["cat", str(sink)], stdout=subprocess.PIPE)
-    assert writer.stdin is not None
-    writer.stdin.write(PAYLOAD)
-    writer.stdin.close()
     got = reader.communicate(timeout=60)[0]
     assert hashlib.sha256(got).digest() == hashlib.sha256(PAYLOAD).digest()
     for process in (sender, receiver):

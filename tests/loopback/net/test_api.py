@@ -14,6 +14,7 @@ import pytest
 import punchlib
 from punchlib.config import Config
 from punchlib.errors import StreamBroken, UsageError
+from punchlib.pump import unsent
 from punchlib.rendezvous.memory import MemoryStore
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
@@ -85,6 +86,33 @@ def test_a_receiver_that_leaves_stops_the_sender(config: Config) -> None:
 
     async def main() -> None:
         await asyncio.gather(send(), receive())
+
+    asyncio.run(main())
+
+
+def test_a_time_out_while_the_block_ends_leaves_nothing_behind(config: Config) -> None:
+    """The block's end waits for the receiver's ACK; a pump left behind would harm other streams."""
+    store = MemoryStore()
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        async def receive() -> None:
+            with pytest.raises(StreamBroken):
+                async with punchlib.connect("k", 1, 0, config=config, store=store) as stream:
+                    await done.wait()
+                    while await stream.receive():
+                        pass
+
+        receiving = asyncio.ensure_future(receive())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                async with punchlib.connect("k", 0, 1, config=config, store=store) as stream:
+                    await stream.send(PAYLOAD[:300_000])
+        assert not any("_speak" in repr(task) for task in asyncio.all_tasks())
+        assert not unsent._senders
+        done.set()
+        await receiving
 
     asyncio.run(main())
 

@@ -16,14 +16,18 @@ import pytest
 import uvloop
 
 from punchlib.config import Config
+from punchlib.core import records
 from punchlib.core.candidates import Route
 from punchlib.core.frames import FrameType
 from punchlib.core.handshake import Identity
+from punchlib.core.records import Withdrawal
 from punchlib.errors import (
     NoRoute,
     PeerNotVerified,
+    PunchError,
     RendezvousError,
     RendezvousTimeout,
+    StreamBroken,
     WireMismatch,
 )
 from punchlib.net.connection import Connection, Spec
@@ -129,6 +133,69 @@ def test_the_stronger_security_wins(world: World) -> None:
         sender, receiver = await pair(a.establish(SEND), b.establish(RECV))
         assert "TLS" in str(type(sender.channel.sock)) or sender.channel.sock.version()  # type: ignore[union-attr]
         await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+def test_who_gives_up_tells_the_peer_that_it_has_met(world: World) -> None:
+    """No direct route and no S3: one finds that out, and the other must not wait for it."""
+
+    async def main() -> None:
+        nowhere = {"routes": ("s3",), "timeout": 60.0}
+        a, b = world.connector(**nowhere), world.connector(**nowhere)
+        started = time.monotonic()
+        one = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(0.3)
+        other = asyncio.ensure_future(b.establish(RECV))
+        await asyncio.wait([one, other])
+        assert time.monotonic() - started < 5.0
+        for failed in (one, other):
+            assert isinstance(failed.exception(), NoRoute)
+        assert any("the peer reports: " in str(end.exception()) for end in (one, other)) or (
+            "no direct way" in str(one.exception()) and "no direct way" in str(other.exception())
+        )
+
+    run(world, main)
+
+
+@pytest.mark.parametrize("code", [4, 5, 6])
+def test_a_withdrawal_counts_only_for_whom_it_names(world: World, code: int) -> None:
+    async def main() -> None:
+        a = world.connector(timeout=60.0)
+        left = Slot("k", "1")
+        # What an earlier run left: it names a side of that run.
+        world.store.records[left] = Withdrawal("00" * 8, code, "long ago").to_json()
+        one = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(0.5)
+        assert not one.done()
+        side = json.loads(world.store.records[Slot("k", "0")])["side"]
+        world.store.records[left] = Withdrawal(side, code, "my disk is full").to_json()
+        with pytest.raises(PunchError, match="the peer reports: my disk is full") as caught:
+            async with asyncio.timeout(5):
+                await one
+        assert caught.value.exit_code == code
+        assert Slot("k", "0") not in world.store.records
+
+    run(world, main)
+
+
+def test_a_stream_that_fails_tells_a_peer_that_has_not_connected(world: World) -> None:
+    """It may still wait for the answer to its nomination, which was lost."""
+
+    async def main() -> None:
+        a, b = world.connector(), world.connector()
+        sender, receiver = await pair(a.establish(SEND), b.establish(RECV))
+        assert sender.channel is not None
+        sender.channel.close()
+        with pytest.raises(StreamBroken):
+            async with receiver:
+                raise StreamBroken("the connection broke")
+        said = records.parse(world.store.records[Slot("k", "1")])
+        assert isinstance(said, Withdrawal)
+        assert (said.exit_code, said.reason) == (6, "the connection broke")
+        sides = {json.loads(world.store.records[Slot("k", "0")])["side"]}
+        assert said.met in sides
+        await sender.forget()
 
     run(world, main)
 

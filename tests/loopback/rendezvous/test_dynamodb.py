@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,7 +19,9 @@ from punchlib import session
 from punchlib.config import Config
 from punchlib.errors import RendezvousError
 from punchlib.rendezvous.dynamodb import DynamoDbStore
+from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Slot
+from punchlib.rendezvous.watcher import Watcher
 from tests.support.ministack import MiniStack
 
 V2 = '{"local_addr":"1.1.1.1:1","external_addr":"1.1.1.1:1","v":2}'
@@ -157,6 +159,33 @@ def test_only_what_is_still_ours_is_removed(config: Config) -> None:
         assert await store.read([ONE]) == {ONE: V2}
         await store.remove(ONE, V2)
         assert await store.read([ONE]) == {}
+
+    run(main)
+
+
+def test_word_may_be_left_instead(config: Config) -> None:
+    async def main() -> None:
+        store = store_of(config)
+        await register(store, ONE, V2)
+        await store.remove(ONE, V2 + " of an earlier run", instead="gone")
+        assert await store.read([ONE]) == {ONE: V2}
+        await store.remove(ONE, V2, instead="gone")
+        assert await store.read([ONE]) == {ONE: "gone"}
+
+    run(main)
+
+
+def test_a_store_that_breaks_in_an_unknown_way_wakes_who_waits() -> None:
+    class Broken(MemoryStore):
+        async def read(self, slots: Iterable[Slot]) -> dict[Slot, str]:
+            raise KeyError("Responses")
+
+    async def main() -> None:
+        watcher = Watcher(Broken())
+        with pytest.raises(RendezvousError, match="KeyError"):
+            async with asyncio.timeout(5):
+                await watcher.changed(ONE, None)
+        await watcher.close()
 
     run(main)
 

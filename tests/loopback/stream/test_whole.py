@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,35 @@ def test_the_first_cause_travels(tmp_path: Path, security: str) -> None:
         assert received.at_byte == sent.at_byte == 300_000
 
     with rig.stages():
+        run(work)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_the_first_cause_reaches_a_slow_reader(tmp_path: Path, security: str) -> None:
+    """The reason comes behind two megabytes that are still on the way: its sender waits."""
+    rig = Rig(tmp_path, payload(2 * MIB))
+    timing = dataclasses.replace(FAST, last_word=10.0)
+
+    async def work() -> None:
+        sender, receiver = await channel_pair(security)
+        with contextlib.closing(rig.reader()) as source, contextlib.closing(rig.writer()) as sink:
+            sent, received = await both(
+                outcome(send_stream(sender, source, upstream_failure=lambda: "x", timing=timing)),
+                outcome(receive_stream(receiver, sink, timing=timing)),
+            )
+        assert isinstance(sent, StreamBroken)
+        assert isinstance(received, StreamBroken)
+        assert (received.reported_by_peer, received.cause) == (True, "x")
+        assert received.at_byte == len(rig.data)
+
+    def drain() -> None:
+        fd = os.open(rig.sink, os.O_RDONLY)
+        time.sleep(2 * FAST.silence)
+        while os.read(fd, 65536):
+            pass
+        os.close(fd)
+
+    with background(rig.feed, rig.release), background(drain, rig.release):
         run(work)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,9 +37,18 @@ LIMITS = {
 }
 
 
+def with_check(word: int) -> bytes:
+    """A header of any type and size, with the check byte that belongs to it (ITU-T I.432.1)."""
+    rest = word << 8
+    for shift in range(23, -1, -1):
+        if rest >> shift + 8 & 1:
+            rest ^= 0x107 << shift
+    return (word << 8 | rest ^ 0x55).to_bytes(4, "big")
+
+
 def test_the_bytes_are_as_documented() -> None:
-    assert encode_header(D, 0x0ABCDE) == b"\x01\x0a\xbc\xde"
-    assert encode_header(P, 0) == b"\x05\x00\x00\x00"
+    assert encode_header(D, 0xABCDE) == b"\x1a\xbc\xde\xd7"
+    assert encode_header(P, 0) == b"\x50\x00\x00\x71"
     assert encode_total(0x0102030405060708) == bytes(range(1, 9))
 
 
@@ -47,8 +58,9 @@ def test_headers_come_back(kind: FrameType, data: st.DataObject) -> None:
     assert decode_header(encode_header(kind, size)) == (kind, size)
 
 
-@given(st.binary(min_size=HEADER_SIZE, max_size=HEADER_SIZE))
-def test_any_four_bytes_are_a_header_or_a_typed_error(data: bytes) -> None:
+@given(st.binary(min_size=HEADER_SIZE, max_size=HEADER_SIZE), st.booleans())
+def test_any_four_bytes_are_a_header_or_a_typed_error(data: bytes, checked: bool) -> None:
+    data = with_check(int.from_bytes(data[:3], "big")) if checked else data
     try:
         kind, size = decode_header(data)
     except StreamBroken as error:
@@ -62,18 +74,27 @@ def test_any_four_bytes_are_a_header_or_a_typed_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        (0x00000000, "type 1 to 7, got type 0"),
-        (0x08000000, "type 1 to 7, got type 8"),
-        (0x01000000, "1 to 1048576 bytes in a DATA frame, got 0"),
-        (0x01100001, "1 to 1048576 bytes in a DATA frame, got 1048577"),
-        (0x02000007, "8 bytes in a END frame, got 7"),
-        (0x05000001, "0 bytes in a PING frame, got 1"),
-        (0x060007D1, "0 to 2000 bytes in a ERROR frame, got 2001"),
+        (0x000000, "type 1 to 7, got type 0"),
+        (0x800000, "type 1 to 7, got type 8"),
+        (0x100000, "1 to 1048575 bytes in a DATA frame, got 0"),
+        (0x200007, "8 bytes in a END frame, got 7"),
+        (0x500001, "0 bytes in a PING frame, got 1"),
+        (0x6007D1, "0 to 2000 bytes in a ERROR frame, got 2001"),
     ],
 )
 def test_a_bad_header_says_what_was_expected_and_what_came(word: int, says: str) -> None:
     with pytest.raises(StreamBroken, match=says):
-        decode_header(word.to_bytes(4, "big"))
+        decode_header(with_check(word))
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_no_wrong_bits_go_unnoticed(wrong: int) -> None:
+    for kind, size in ((P, 0), (S, 0), (D, 5000), (D, MAX_DATA), (E, 8)):
+        header = int.from_bytes(encode_header(kind, size), "big")
+        for bits in itertools.combinations(range(32), wrong):
+            flipped = header ^ sum(1 << bit for bit in bits)
+            with pytest.raises(StreamBroken, match="check byte is wrong"):
+                decode_header(flipped.to_bytes(4, "big"))
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -1,5 +1,6 @@
 """The rendezvous record."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from punchlib.core import records
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
-from punchlib.core.records import Nat, Record, RecordError
+from punchlib.core.records import Nat, Record, RecordError, Withdrawal
 from punchlib.errors import PeerNotVerified, WireMismatch
 
 RECORD = Record(
@@ -36,6 +37,28 @@ def test_round_trip(job_key: bytes) -> None:
     text = RECORD.to_json(scope=SCOPE, job_key=job_key)
     assert records.V2_MARK in text
     assert records.parse(text, scope=SCOPE, job_key=job_key) == RECORD
+
+
+@pytest.mark.parametrize("job_key", [b"", KEY])
+def test_a_withdrawal_round_trips(job_key: bytes) -> None:
+    said = Withdrawal(RECORD.side, 4, "no route\n")
+    text = said.to_json(scope=SCOPE, job_key=job_key)
+    assert records.V2_MARK in text
+    assert records.parse(text, scope=SCOPE, job_key=job_key) == said
+
+
+def test_a_withdrawal_by_somebody_else_or_of_an_earlier_run_is_no_record() -> None:
+    text = Withdrawal(RECORD.side, 4, "").to_json(scope=SCOPE, job_key=b"another")
+    for forged in (text, text.replace('"mac"', '"cam"')):
+        with pytest.raises(RecordError, match="not signed"):
+            records.parse(forged, scope=SCOPE, job_key=KEY)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_a_withdrawal_may_hold_anything(gone: object) -> None:
+    for value in (gone, {"met": gone}, {"exit_code": gone}, {"reason": gone}):
+        with contextlib.suppress(RecordError):
+            assert isinstance(records.parse(json.dumps({"v": 2, "gone": value})), Withdrawal)
 
 
 def test_an_old_peer_reads_the_first_two_fields() -> None:

@@ -1,0 +1,92 @@
+"""What pashlib says of a failure, to this node and to the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punchlib.config import Config
+from punchlib.core.frames import FrameType, Incoming, encode_reason
+from punchlib.errors import StreamBroken, UsageError
+from punchlib.net.connection import Spec
+from punchlib.runtime import state
+from punchlib.runtime.pashlib import first_failure, marked, parse
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path))
+
+
+def test_no_failure_no_reason() -> None:
+    assert first_failure() is None
+
+
+def test_our_own_first_failure_is_named_with_its_component() -> None:
+    state.mark_failed("s3-get.py", "there is no object in/1")
+    state.mark_failed("pashlib send k", "broken pipe")
+    assert first_failure() == "s3-get.py: there is no object in/1"
+
+
+def test_the_first_cause_travels_unchanged_however_long_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.mark_failed("s3-get.py", "there is no object in/1")
+    for node in range(5):
+        said = first_failure()
+        assert said == "s3-get.py: there is no object in/1"
+        monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / str(node)))
+        with pytest.raises(StreamBroken), marked(Spec(f"k{node}", "1", "0", sending=False)):
+            Incoming().hear(FrameType.ERROR, encode_reason(said))
+
+
+PARTS = st.text(st.characters(blacklist_characters="*"), max_size=8)
+
+
+@given(st.sampled_from(["send", "recv"]), PARTS, PARTS, PARTS, st.text(max_size=20))
+def test_an_argument_comes_back_or_is_named(
+    verb: str, key: str, me: str, peer: str, fifo: str
+) -> None:
+    argument = f"{verb}*{key}*{me}*{peer}*{fifo}"
+    if all((key, me, peer, fifo)) and me != peer:
+        assert parse(argument) == (Spec(key, me, peer, sending=verb == "send"), fifo)
+    else:
+        with pytest.raises(UsageError) as caught:
+            parse(argument)
+        assert repr(argument) in caught.value.message
+
+
+@given(st.text(max_size=40))
+def test_any_argument_is_read_or_named(argument: str) -> None:
+    try:
+        spec, fifo = parse(argument)
+    except UsageError as error:
+        assert repr(argument) in error.message
+        assert error.next_step
+    else:
+        verb = "send" if spec.sending else "recv"
+        assert argument == f"{verb}*{spec.key}*{spec.me}*{spec.peer}*{fifo}"
+
+
+NAMES = (
+    "PASH_STUN_SERVER",
+    "PASH_STUN_TIMEOUT_MS",
+    "PUNCH_ROUTES",
+    "PUNCH_WIRE",
+    "PUNCH_SECURITY",
+    "PUNCH_TIMEOUT",
+    "PUNCH_JOB_KEY",
+    "PASH_NO_HOLEPUNCH",
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)))
+def test_any_environment_is_read_or_the_variable_is_named(env: dict[str, str]) -> None:
+    try:
+        Config.from_env(env)
+    except UsageError as error:
+        assert any(name in error.message for name in env)
+        assert error.next_step
