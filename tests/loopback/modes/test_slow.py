@@ -1,0 +1,58 @@
+"""Slowness is never taken for death, with the engine and without."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.support.pashlib_rig import MODES, PATIENCE, SECURITIES, Gated, World, pair
+from tests.support.stream_rig import background, digest, payload
+
+MIB = 1 << 20
+#: Longer than the silence that means death (punchlib/core/timing.py).
+LONG = 12.0
+
+
+def test_longer_than_the_silence(tmp_path: Path, world: World) -> None:
+    """A FIFO that stays full, a source that says nothing, stages that come late.
+
+    All modes at once: it is nothing but waiting.
+    """
+    with ExitStack() as stack:
+        running = []
+        for mode in MODES:
+            for security in SECURITIES:
+                folder = tmp_path / f"{mode}-{security}"
+                folder.mkdir()
+                stuck = Gated(folder, payload(64 * MIB), pause_at=1)
+                quiet = Gated(folder, b"one\ntwo\n")
+                late = Gated(folder, payload(MIB), pause_at=MIB)
+                rigs = (stuck, quiet, late)
+                paths = [(rig.source, rig.sink) for rig in rigs]
+                both = stack.enter_context(
+                    pair(world, mode, folder, paths, PUNCH_SECURITY=security)
+                )
+                stack.enter_context(stuck.stages())
+                running.append((both, rigs))
+        writers = []
+        for both, (stuck, quiet, _) in running:
+            assert stuck.reached.wait(PATIENCE), both
+            writers.append(os.open(quiet.source, os.O_WRONLY))
+            os.write(writers[-1], b"one\n")
+        time.sleep(LONG)
+        for (both, (stuck, quiet, late)), writer in zip(running, writers, strict=True):
+            assert not both.send.ended_at, both
+            assert not both.recv.ended_at, both
+            os.write(writer, b"two\n")
+            os.close(writer)
+            stack.enter_context(background(quiet.drain, quiet.release))
+            stack.enter_context(late.stages())
+            for rig in (stuck, quiet, late):
+                rig.go_on.set()
+        for both, _ in running:
+            both.assert_success()
+    for _, rigs in running:
+        for rig in rigs:
+            assert digest(rig.got) == digest(rig.data)
