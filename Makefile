@@ -71,12 +71,14 @@ bench-many: $(STAMP) ## 256 connections of one process against 256 of another (J
 	@$(BIN)/python -m bench.many $(if $(JSON),--json $(JSON))
 
 .PHONY: faults
-faults: $(STAMP) ## a thousand drawn ways to break a stream, and more than 4 GiB (FAULTS=N)
+faults: $(STAMP) ## drawn ways to break a stream, and more than 4 GiB; as root also pashlib's (FAULTS=N)
+	@tests/prepare.sh
 	FAULTS=$(or $(FAULTS),1000) $(BIN)/python -m pytest tests/loopback/stream -q
+	FAULTS=$(or $(FAULTS),200) $(BIN)/python -m pytest tests/loopback/modes -q -k 'bytes_or'
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## every parser, with many drawn inputs (FUZZ=N examples each)
-	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit/core tests/unit/rendezvous -q
+	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit/core tests/unit/aws tests/unit/runtime -q
 
 # --- NATs (root: network namespaces) --------------------------------------------------------
 
@@ -94,6 +96,11 @@ nat-grid: $(STAMP) ## all pairings of NATs, with the route each must take (PAIR=
 bench-punch: $(STAMP) ## 1,000 connections through NATs: share direct, times (JSON=FILE)
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.punch
+
+.PHONY: bench-first-byte
+bench-first-byte: $(STAMP) ## start of both pashlibs to first byte, through NATs (JSON=FILE RTT=0.1)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.first_byte $(if $(RTT),--rtt $(RTT)) $(if $(JSON),--json $(JSON))
 
 # --- the runtime tools beside cat and aws s3 cp ----------------------------------------------
 
@@ -129,6 +136,10 @@ down: $(STAMP) ## remove its containers and networks
 .PHONY: env
 env: $(STAMP) ## what a shell needs to use it: eval "$$(make -s env)"
 	@$(BIN)/python -m services.emulation env
+
+.PHONY: bench-nat
+bench-nat: $(STAMP) ## a stream through both NATs beside a bare splice chain there (JSON=FILE)
+	@$(BIN)/python -m bench.nat $(if $(JSON),--json $(JSON))
 
 .PHONY: local-e2e
 local-e2e: $(STAMP) ## the example job in containers through both NATs, checked, then torn down

@@ -59,8 +59,8 @@ class RemoteStore:
         answer = await self._call(do="read", slots=list(slots))
         return {Slot(*slot): text for slot, text in answer}
 
-    async def remove(self, mine: Slot, text: str) -> None:
-        await self._call(do="remove", mine=mine, text=text)
+    async def remove(self, mine: Slot, text: str, *, instead: str = "") -> None:
+        await self._call(do="remove", mine=mine, text=text, instead=instead)
 
 
 class Server:
@@ -95,7 +95,7 @@ class Server:
             return list(found.items())
         mine = Slot(*request["mine"])
         if request["do"] == "remove":
-            return await self._store.remove(mine, request["text"])
+            return await self._store.remove(mine, request["text"], instead=request["instead"])
         answer = await self._store.register(
             mine,
             request["text"],
