@@ -52,6 +52,7 @@ class Record:
         version: 1 for an old peer, else 2.
         side: 16 hex digits, new on every registration.
         attempt: which attempt of its owner this is, from 1.
+        tried: the side of the peer's record with which the owner's attempt before this failed.
         ts: when it was written, ms since the epoch, by its owner's clock.
         expires: from when on it must not be dialled, s since the epoch; None for an old peer.
         security: the least that the owner accepts, "encrypted" or "authenticated".
@@ -65,6 +66,7 @@ class Record:
     version: int = VERSION
     side: str = ""
     attempt: int = 1
+    tried: str = ""
     ts: int = 0
     expires: int | None = None
     security: str = "encrypted"
@@ -99,6 +101,7 @@ class Record:
             "v": self.version,
             "side": self.side,
             "attempt": self.attempt,
+            "tried": self.tried,
             "ts": self.ts,
             "expires": self.expires,
             "security": self.security,
@@ -213,6 +216,7 @@ def _from_fields(
         version=VERSION,
         side=side,
         attempt=_int(fields.get("attempt", 1)),
+        tried=str(fields.get("tried", "")),
         ts=_int(fields.get("ts", 0)),
         expires=_int(fields["expires"]),
         # What we do not know is not weakened: the stronger one is asked for.

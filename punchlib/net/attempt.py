@@ -128,9 +128,16 @@ class Attempt(Generic[T]):
             await asyncio.wait([self._winner], timeout=self._plan.seconds)
             if not self._winner.done() and self._claims:
                 await self._let_verifications_end()
-            return self._winner.result() if self._winner.done() else None
-        finally:
+            winner = self._winner.result() if self._winner.done() else None
+        except BaseException:
             await self._stop()
+            if not self._winner.cancelled():
+                self._discard(self._winner.result().channel)
+            raise
+        else:
+            await self._stop()
+            return winner
+        finally:
             for sock in own:
                 sock.close()
 

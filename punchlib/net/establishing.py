@@ -1,8 +1,11 @@
 """One connection on its way: attempt after attempt, each with fresh ports, a fresh side and record.
 
-When an attempt fails, both ends move on to the next one (`ATTEMPTS` of the core, then S3); an end
-that restarts comes back with a new side and is followed. Nothing waits beyond the deadline, and the
-error says what was seen.
+The pair of records that stand in the store is an attempt, which both ends make as soon as they see
+it. One that fails leaves a new record, `tried`; the other's attempt has then failed too, unless it
+was never with the record that was tried: ends may be out of step by seconds, on starved machines.
+Each counts its own failures, and the technique is that of the lower count (`ATTEMPTS` of the core,
+then S3). An end that restarts comes back with a new side and is followed. Nothing waits beyond the
+deadline, and the error says what was seen.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from punchlib.config import Config
 from punchlib.core.candidates import Route
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import Record
-from punchlib.core.simultaneous_open import Technique, make_plan, plan_for_v1
+from punchlib.core.simultaneous_open import ATTEMPTS, Technique, make_plan, plan_for_v1
+from punchlib.doing import doing
 from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel, nominate, open_channel
@@ -28,7 +32,7 @@ from punchlib.net.gather import Ends, open_ports
 from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore
-from punchlib.rendezvous.watcher import Watcher
+from punchlib.rendezvous.watcher import FASTEST, Watcher
 
 #: Seconds between looks at the peer's record while an attempt runs: it may have started anew.
 CHANGE_POLL = 0.2
@@ -79,29 +83,22 @@ class Establishing:
                 self.ends.close()
 
     async def _run(self) -> Connection:
-        second = await self._enter(1)
+        await self._enter(1)
+        meeting = self.meeting
         while True:
-            if self.meeting.peer is None:
-                second = await self._await_peer()
-            assert self.meeting.peer is not None
-            if self.meeting.peer.is_v1:
-                connection = await self._with_v1(self.meeting.peer)
-            else:
-                connection = await self._with_v2(self.meeting.peer, second)
+            if meeting.peer is None:
+                await self._await_peer()
+            assert meeting.peer is not None
+            peer, text = meeting.peer, meeting.peer_text
+            connection = await (self._with_v1 if peer.is_v1 else self._with_v2)(peer)
             if connection is not None:
                 return connection
-            # The attempt has failed, or the peer has moved on to another record meanwhile.
-            meeting, tried = self.meeting, self.meeting.peer_text
             await meeting.look()
-            renewed = meeting.peer_text != tried
-            if renewed and meeting.peer and meeting.peer.attempt <= meeting.mine.attempt:
-                # It has started anew, and its registration has found our record: it is second.
-                second = False
-                continue
-            theirs = meeting.peer.attempt if meeting.peer else 0
-            second = await self._enter(max(meeting.mine.attempt + 1, theirs))
-            if meeting.peer_text == tried:
-                meeting.peer = None  # Still the record that has failed: wait for the next.
+            if meeting.peer_text != text and not meeting.failed_for_peer:
+                continue  # It has not tried this pair: it was out of step, or has started anew.
+            await self._enter(meeting.mine.attempt + 1, tried=peer.side)
+            if meeting.peer_text == text and meeting.mine.attempt > len(ATTEMPTS) + 1:
+                meeting.peer = None  # Everything was tried, so the peer is not there: wait for it.
 
     async def _leave(self, error: BaseException | None) -> None:
         # Also when we are being cancelled.
@@ -109,13 +106,14 @@ class Establishing:
 
     # Rendezvous
 
-    async def _enter(self, attempt: int) -> bool:
-        """Gathers and registers with fresh ports; whether we are second (`peer` is there)."""
+    async def _enter(self, attempt: int, *, tried: str = "") -> None:
+        """Gathers and registers with fresh ports."""
         if self.ends is not None:
             self.ends.close()
         ready = asyncio.ensure_future(self.owner.store.ready())
         try:
-            self.ends = await open_ports(self.owner.stun, self.config.routes)
+            with doing(lambda: "asking the STUN server for its address"):
+                self.ends = await open_ports(self.owner.stun, self.config.routes)
             identity = await self.owner.identity if self.owner.identity is not None else None
             await ready
         finally:
@@ -127,6 +125,7 @@ class Establishing:
             external_addr=self.ends.external,
             side=os.urandom(8).hex(),
             attempt=attempt,
+            tried=tried,
             ts=int(time.time() * 1000),
             expires=self.meeting.expires,
             security=self.config.security,
@@ -137,27 +136,26 @@ class Establishing:
         if attempt == 1:
             self._tell_addresses(mine)
         await self._register(mine, refuse_v1_peer=self.config.wire != "v2")
-        return self.meeting.peer is not None
 
     async def _register(self, mine: Record, *, refuse_v1_peer: bool) -> None:
-        await self.meeting.register(mine, refuse_v1_peer=refuse_v1_peer)
+        with doing(lambda: "registering in the rendezvous table"):
+            await self.meeting.register(mine, refuse_v1_peer=refuse_v1_peer)
         self.registered_at = self.met_at = self.loop.time()
 
-    async def _await_peer(self) -> bool:
-        """Waits for the peer's record; whether it was there when ours was written."""
-        second = False
+    async def _await_peer(self) -> None:
+        """Waits for the peer's record."""
         while self.meeting.peer is None:
-            text = await self._unless_mapping_is_lost(
-                self.owner.watcher.changed(self.meeting.peer_slot, self.meeting.peer_text)
-            )
+            with doing(lambda: f"waiting for {self._peer()} to register: {self._seen()}"):
+                text = await self._unless_mapping_is_lost(
+                    self.owner.watcher.changed(self.meeting.peer_slot, self.meeting.peer_text)
+                )
             if text is None:
                 # What we have registered is no longer true.
-                second = await self._enter(self.meeting.mine.attempt)
+                mine = self.meeting.mine
+                await self._enter(mine.attempt, tried=mine.tried)
             else:
                 self.meeting.take(text)
-                second = False
         self.met_at = self.loop.time()
-        return second
 
     async def _unless_mapping_is_lost(self, waiting: Awaitable[T]) -> T | None:
         assert self.ends is not None
@@ -172,14 +170,14 @@ class Establishing:
 
     # Attempts
 
-    async def _with_v2(self, peer: Record, second: bool) -> Connection | None:
+    async def _with_v2(self, peer: Record) -> Connection | None:
         """One attempt; None when it failed or the peer's record changed."""
         assert self.ends is not None
         terms = await self._terms(peer)
         plan = make_plan(
             self.meeting.mine,
             peer,
-            second=second,
+            second=self.meeting.second,
             sending=self.spec.sending,
             routes=self.config.routes,
         )
@@ -233,14 +231,18 @@ class Establishing:
 
     async def _or_peer_changes(self, work: Awaitable[T]) -> T | None:
         """The work's result; None when the peer's record changes first."""
+        meeting = self.meeting
+        # A peer that has fewer attempts behind it is just about to fail, too.
+        behind = meeting.peer is not None and meeting.peer.attempt < meeting.mine.attempt
         working = asyncio.ensure_future(work)
         changing = asyncio.ensure_future(
             self.owner.watcher.changed(
-                self.meeting.peer_slot, self.meeting.peer_text, fastest=CHANGE_POLL
+                meeting.peer_slot, meeting.peer_text, fastest=FASTEST if behind else CHANGE_POLL
             )
         )
         try:
-            await asyncio.wait([working, changing], return_when=asyncio.FIRST_COMPLETED)
+            with doing(self._connecting):
+                await asyncio.wait([working, changing], return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and changing.exception() is not None:
                 # The store failed meanwhile; the attempt does not need it.
                 await asyncio.wait([working])
@@ -323,20 +325,33 @@ class Establishing:
         failures = self.owner.stun.failures
         return f"; no STUN server told our address ({'; '.join(failures)})" if failures else ""
 
+    def _connecting(self) -> str:
+        assert self.meeting.peer is not None
+        return (
+            f"connecting to {self._peer()} at {self.meeting.peer.external_addr}, "
+            f"attempt {self.meeting.mine.attempt}: {self.log}"
+        )
+
+    def _peer(self) -> str:
+        return f"the peer (key {self.meeting.mine_slot.key!r}, label {self.spec.peer!r})"
+
+    def _seen(self) -> str:
+        if self.owner.watcher.last_error is not None:
+            return f"the rendezvous failed: {self.owner.watcher.last_error.message}"
+        if self.log.pairs:
+            return f"attempt {self.meeting.mine.attempt - 1} has failed ({self.log})"
+        return self.meeting.problem or "it never registered"
+
     def _too_late(self) -> PunchError:
         waited = f"{self.config.timeout:.0f} s"
-        where = f"key {self.meeting.mine_slot.key!r}, label {self.spec.peer!r}"
         if self.meeting.peer is None and not self.log.pairs:
-            seen = self.meeting.problem or "it never registered"
-            if self.owner.watcher.last_error is not None:
-                seen = f"the rendezvous failed: {self.owner.watcher.last_error.message}"
             return RendezvousTimeout(
-                f"{self.spec}: the peer ({where}) did not come within {waited}: {seen}",
+                f"{self.spec}: {self._peer()} did not come within {waited}: {self._seen()}",
                 next_step="see whether the peer's node started and how it ended; a longer wait "
                 "is PUNCH_TIMEOUT=SECONDS",
             )
         return NoRoute(
-            f"{self.spec}: the peer ({where}) registered, but no connection came about within "
+            f"{self.spec}: {self._peer()} registered, but no connection came about within "
             f"{waited}. Tried: {self.log}{self._stun_trouble()}",
             next_step="see docs/troubleshooting.md, exit code 4",
         )

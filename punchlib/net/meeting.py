@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
 from punchlib.config import Config
 from punchlib.core import records
 from punchlib.core.records import GRACE, Record, RecordError, Withdrawal
+from punchlib.doing import stopped
 from punchlib.errors import (
     REPORTED,
     NoRoute,
@@ -26,6 +28,10 @@ _ERRORS: dict[int, type[PunchError]] = {
 }
 
 
+#: Seconds for the store to take our record back, or the reason in its place.
+LEAVE_TIME = 5.0
+
+
 class Meeting:
     """What both ends have said under one key.
 
@@ -36,6 +42,9 @@ class Meeting:
         peer: the peer's record; None while there is none that counts.
         peer_text: what was last found in the peer's place, whatever it is.
         problem: why what is there does not count, for people.
+
+    A pair of records, ours and the peer's, is one attempt: both ends see the same two in the end,
+    and each acts on what it sees now. Nobody waits for the other to make the first move.
     """
 
     def __init__(self, store: RendezvousStore, config: Config, spec: Spec) -> None:
@@ -51,6 +60,7 @@ class Meeting:
         self.peer: Record | None = None
         self.peer_text: str | None = None
         self.problem = ""
+        self._found: str | None = None
         self._texts: list[str] = []  # what we have put into the store; the last may not be there
         self._sides: set[str] = set()
         self._met = ""
@@ -70,7 +80,18 @@ class Meeting:
         )
         self.visible = answer.accepted
         self._texts = [text] if answer.accepted else []
+        self._found = answer.peer
         self.take(answer.peer)
+
+    @property
+    def second(self) -> bool:
+        """Our registration found the record of the peer that counts now: the peer's did not."""
+        return self.peer_text == self._found
+
+    @property
+    def failed_for_peer(self) -> bool:
+        """The peer has tried what we registered, in vain."""
+        return self.peer is not None and self.peer.tried == self.mine.side
 
     async def look(self) -> None:
         """Takes what is in the peer's place now."""
@@ -122,13 +143,21 @@ class Meeting:
         """
         instead = ""
         if self._met and error is not None:
-            code = error.exit_code if isinstance(error, PunchError) else NoRoute.exit_code
-            reason = error.message if isinstance(error, PunchError) else "it was stopped"
-            instead = self._signed(Withdrawal(self._met, code, reason))
-        with contextlib.suppress(RendezvousError):
-            for text in self._texts:
-                await self._store.remove(self.mine_slot, text, instead=instead)
+            instead = self._signed(Withdrawal(self._met, *_why(error)))
+        with contextlib.suppress(RendezvousError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIME):
+                for text in self._texts:
+                    await self._store.remove(self.mine_slot, text, instead=instead)
 
     def _signed(self, record: Record | Withdrawal) -> str:
         scope = records.signature_scope(*self.mine_slot)
         return record.to_json(scope=scope, job_key=self._config.job_key)
+
+
+def _why(error: BaseException) -> tuple[int, str]:
+    """The exit code and the reason that a withdrawal tells the peer."""
+    if isinstance(error, PunchError):
+        return error.exit_code, error.message
+    if isinstance(error, asyncio.CancelledError):
+        return NoRoute.exit_code, stopped(error)
+    return NoRoute.exit_code, f"{type(error).__name__}: {error}"
