@@ -19,7 +19,7 @@ VERSION = 1
 #: What follows `FOLDER` in the bucket; SPEC section 7.
 PREFIX = "sls-scripts"
 #: How components of ours say that somebody ended them.
-_STOPPED = re.compile(r"^(ended by SIG|stopped by a signal|interrupted)")
+_STOPPED = re.compile(r"^(ended by SIG|stopped\b|interrupted)")
 _FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
 
 

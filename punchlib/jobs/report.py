@@ -11,6 +11,8 @@ from punchlib.errors import REPORTED, JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
 
 VERSION = 1
+#: Lines in an error that tells of many nodes.
+_MOST_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -137,4 +139,19 @@ def failure(report: Report) -> JobFailed:
         message += "\n  the end of its stderr:\n" + "\n".join(f"  | {x}" for x in tail.splitlines())
     return JobFailed(
         message, next_step="no output was written; mend the cause and run the job again"
+    )
+
+
+def too_late(report: Report, missing: list[str], timeout: float) -> JobFailed:
+    """The error that says which nodes had not ended in time, and what each was doing."""
+    message = f"the time is up: after {timeout:g} s these nodes had not ended: " + ", ".join(
+        missing
+    )
+    scripts = [o.script for o in report.outcomes if o.id in missing and o.script]
+    lines = [f"{s.id}: {f['component']}: {f['reason']}" for s in scripts for f in s.failures]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"… and {len(lines) - _MOST_LINES} more, in --json"]
+    message += "".join(f"\n  | {escape(line, 400)}" for line in lines)
+    return JobFailed(
+        message, next_step="give a longer --timeout, or look at the logs of these nodes"
     )

@@ -18,13 +18,12 @@ from typing import Any
 
 from punchlib.aws.protocol import PREFIX, Event, Task
 from punchlib.config import Config
-from punchlib.errors import JobFailed
 from punchlib.jobs import storage
 from punchlib.jobs.events import Clock
 from punchlib.jobs.launch import Launcher, NodeLost
 from punchlib.jobs.manifest import Job, Node
 from punchlib.jobs.placement import Place
-from punchlib.jobs.report import Outcome, Report, failure
+from punchlib.jobs.report import Outcome, Report, failure, too_late
 from punchlib.net import s3_route
 from punchlib.runtime import commit
 
@@ -32,6 +31,8 @@ from punchlib.runtime import commit
 FAILURE_GRACE = 3.0
 #: Seconds for nodes that were told to stop to give their results.
 STOP_PATIENCE = 10.0
+#: Seconds for nodes to notice that the run was given up, and to stop: they look every 3 s.
+LAST_WORDS = 8.0
 #: Longest run, in seconds, when nobody says otherwise: Lambda's own.
 TIMEOUT = 900.0
 
@@ -182,15 +183,11 @@ class JobRunner:
         if missing:
             why = "a node failed" if failing else f"{timeout:g} s are over"
             self._clock.tell("step", f"{why}: stopping {', '.join(missing)}")
-            self._give_up()
+            self._give_up(0.0 if failing else LAST_WORDS)
         if failing:
             raise failure(self.report)
         if missing:
-            raise JobFailed(
-                f"the time is up: after {timeout:g} s these nodes had not ended: "
-                + ", ".join(missing),
-                next_step="give a longer --timeout, or look at the logs of these nodes",
-            )
+            raise too_late(self.report, missing, timeout)
 
     def _wait_for_one(self, deadline: float) -> bool:
         """Takes one outcome; False when the deadline came first."""
@@ -223,13 +220,22 @@ class JobRunner:
             self.report.outputs.append({"key": key, "file": str(file), "bytes": size})
             self._clock.tell("step", f"got {size:,} bytes from {key} into {file}")
 
-    def _give_up(self) -> None:
-        """Tells the nodes that still run to stop, and waits a while for their results."""
+    def _give_up(self, last_words: float = 0.0) -> None:
+        """Tells the nodes that still run to stop, and waits a while for their results.
+
+        Args:
+            last_words: seconds for nodes to find out by themselves. Those give a result, which
+                says what they were doing; a launcher's own way ends them at once.
+        """
         self._given_up.set()
+        self._sweep()
+        self._wait_for_all(last_words)
         for launcher in self._launchers.values():
             launcher.stop()
-        self._sweep()
-        deadline = time.monotonic() + STOP_PATIENCE
+        self._wait_for_all(STOP_PATIENCE)
+
+    def _wait_for_all(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         while self._missing() and self._wait_for_one(deadline):
             pass
 

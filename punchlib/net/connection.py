@@ -9,6 +9,7 @@ from typing import Protocol
 
 from punchlib.core.candidates import Route
 from punchlib.core.handshake import Terms
+from punchlib.doing import doing
 from punchlib.net.channel import Channel
 
 
@@ -85,7 +86,8 @@ class Connection:
             error: why the stream failed; a peer that never learned that we chose this connection
                 is told so.
         """
-        await self._leave(error)
+        with doing(lambda: f"taking its record back, after {error or 'a good end'}"):
+            await self._leave(error)
 
 
 class Fallback(Protocol):

@@ -182,7 +182,11 @@ class FifoReader(_Fifo):
 
 
 class FifoWriter(_Fifo):
-    """The sink of a receiver: a FIFO, or an existing file or device."""
+    """The sink of a receiver: a FIFO, or an existing file or device.
+
+    Attributes:
+        is_open: it has had a reader.
+    """
 
     @classmethod
     def open_path(cls, path: str, *, name: str = "") -> FifoWriter:
@@ -209,7 +213,7 @@ class FifoWriter(_Fifo):
 
     def __init__(self, name: str, fd: int) -> None:
         super().__init__(name, fd)
-        self._open = False
+        self.is_open = False
         self._poll = select.poll()
 
     async def opened(self, *, timing: Timing = TIMING) -> None:
@@ -221,7 +225,7 @@ class FifoWriter(_Fifo):
         started = asyncio.get_running_loop().time()
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         flags |= 0 if self.is_pipe else os.O_TRUNC
-        while not self._open:
+        while not self.is_open:
             try:
                 fd = os.open(f"/proc/self/fd/{self.fd}", flags)
             except OSError as error:
@@ -233,7 +237,7 @@ class FifoWriter(_Fifo):
             else:
                 os.close(self.fd)
                 self.fd = fd
-                self._open = True
+                self.is_open = True
                 self._examine()
                 self._grow()
                 self._poll.register(fd, select.POLLOUT)

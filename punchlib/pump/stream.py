@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
 from punchlib.core.timing import TIMING, Timing
+from punchlib.doing import doing, stopped
 from punchlib.errors import PeerSilent, PunchError, StreamBroken
 from punchlib.net.channel import Buffer, Channel, SocketChannel
 from punchlib.pump.buffers import borrowed
@@ -50,8 +51,18 @@ async def send_stream(
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
     """
     stream, stats = Outgoing(), Stats()
+
+    def waiting() -> str:
+        if stream.state is not State.OPEN:
+            return f"all {stats.bytes} bytes were sent, waiting for the peer's ACK"
+        what = "for the peer to take more" if channel.sending else f"for {fifo.name}"
+        return f"sending, at byte {stats.bytes}, waiting {what}"
+
     with contextlib.closing(channel), _queue(channel):
-        async with _both_ends_know(channel, stats, timing), _alive(channel, timing) as tasks:
+        async with (
+            _both_ends_know(channel, stats, waiting, timing),
+            _alive(channel, timing) as tasks,
+        ):
             tasks.create_task(_speak(channel, fifo, stream, stats, upstream_failure))
             while stream.state is not State.CLOSED:
                 frame = await channel.receive()
@@ -106,7 +117,7 @@ async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing =
     """
     receiver = _Receiver(channel, fifo, timing)
     with contextlib.closing(channel):
-        async with _both_ends_know(channel, receiver.stats, timing):
+        async with _both_ends_know(channel, receiver.stats, receiver.waiting, timing):
             try:
                 async with _alive(channel, timing) as tasks:
                     await receiver.run(tasks)
@@ -141,6 +152,17 @@ class _Receiver:
         await self._channel.send(FrameType.ACK, self._stream.acknowledge())
         while self._stream.state is not State.DONE:
             await self._take_frame()
+
+    def waiting(self) -> str:
+        """What it does, for people."""
+        if self._stream.state is State.CLOSED:
+            return f"all {self.stats.bytes} bytes came, waiting for the peer's DONE"
+        what = "for the peer to send more"
+        if not self._fifo.is_open:
+            what = f"for somebody to read {self._fifo.name}"
+        elif self._channel.waiting_since is None:
+            what = f"for room in {self._fifo.name}"
+        return f"receiving, at byte {self.stats.bytes}, waiting {what}"
 
     def explain(self, error: StreamBroken) -> StreamBroken:
         """What an error means where it came: after the ACK no byte is missing."""
@@ -240,10 +262,20 @@ async def _ping(channel: Channel, timing: Timing) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _both_ends_know(channel: Channel, stats: Stats, timing: Timing) -> AsyncIterator[None]:
-    """A failure here is told to the peer, and both say at which byte it was."""
+async def _both_ends_know(
+    channel: Channel, stats: Stats, waiting: Callable[[], str], timing: Timing
+) -> AsyncIterator[None]:
+    """A failure here is told to the peer, and both say at which byte it was.
+
+    Args:
+        waiting: what the stream waits for, should somebody stop it.
+    """
     try:
-        yield
+        with doing(waiting):
+            yield
+    except asyncio.CancelledError as stop:
+        await _bid_farewell(channel, FrameType.ERROR, timing.linger, encode_reason(stopped(stop)))
+        raise
     except PunchError as error:
         cause = error.cause if isinstance(error, StreamBroken) else error.message
         if not (isinstance(error, StreamBroken) and error.reported_by_peer):

@@ -188,7 +188,7 @@ def enter(request: Request) -> None:
 
 
 def _die_with(connection: socket.socket) -> None:
-    """SIGTERM for this process as soon as the caller's end of the connection is closed."""
+    """SIGTERM for this process as soon as the caller's end is shut down or closed."""
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)

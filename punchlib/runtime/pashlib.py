@@ -17,6 +17,7 @@ import uvloop
 
 from punchlib import session
 from punchlib.config import Config
+from punchlib.doing import stopped
 from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
@@ -134,8 +135,9 @@ def marked(spec: Spec) -> Iterator[None]:
     """Leaves a failure marker for whatever goes wrong inside, before any FIFO is closed."""
     try:
         yield
-    except asyncio.CancelledError:
-        state.mark_failed(f"pashlib {spec}", "stopped by a signal")
+    except asyncio.CancelledError as stop:
+        state.mark_failed(f"pashlib {spec}", stopped(stop))
+        say(f"pashlib: {spec}: {stopped(stop)}")
         raise
     except Exception as exc:
         state.mark_failed(f"pashlib {spec}", reason_of(exc))
@@ -183,8 +185,10 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     signals: list[int] = []
 
     def stop(number: int) -> None:
+        # Once: to stop takes seconds at most, and who stops us may say it twice.
+        if not signals:
+            work.cancel()
         signals.append(number)
-        work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)

@@ -16,11 +16,13 @@ Handed over is, on an abstract Unix stream socket:
              0, 1, 2, the folder, the state folder, then one for each path in `paths`
     text ends with the argument indexes of those paths: "i,j,…"
 
-and one byte comes back: the exit code.
+and one byte comes back: the exit code. When the client shuts its side down, or is gone, the tool
+gets SIGTERM.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import _socket
 import posix
 import sys
@@ -61,6 +63,7 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
             opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
         sock.connect(b"\0" + name)
         _hand_over(sock, tool, argv, paths, [0, 1, 2, *opened])
+        _pass_on_sigterm(sock)
         answer = sock.recv(1)
     except OSError:
         return None
@@ -71,6 +74,19 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
         posix.write(2, f"{tool}: killed in the engine (out of memory?)\n".encode())
         return 137
     return answer[0]
+
+
+def _pass_on_sigterm(sock: _socket.socket) -> None:
+    """SIGTERM is for the tool, and we wait for how it ends: it has a marker to leave."""
+
+    def pass_on(*_: object) -> None:
+        try:
+            sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            return  # it has just ended
+
+    if _signal.getsignal(_signal.SIGTERM) is _signal.SIG_DFL:
+        _signal.signal(_signal.SIGTERM, pass_on)
 
 
 _O_PATH = 0o10000000 | 0o2000000  # O_PATH | O_CLOEXEC; the os module is not imported

@@ -131,16 +131,35 @@ def test_a_missing_fifo_is_named_as_the_caller_named_it(pashlib: Path, env: dict
     assert not (pashlib.parent / "no such fifo").exists()
 
 
-def test_the_callers_death_is_the_tools(pashlib: Path, env: dict[str, str]) -> None:
+def test_the_callers_death_is_the_tools(
+    pashlib: Path, base: dict[str, str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "f")
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    with engine.spawn(env) as name:
+        process = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*d*1*0*f")
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Get local_addr")
+        process.kill()
+        assert process.wait(10) == -signal.SIGKILL
+        wait_until(lambda: "stopped" in markers(env))
+        # Nobody holds its stderr any more: the tool is gone.
+        assert b"stopped by SIGTERM" in process.stderr.read()
+        process.stderr.close()
+
+
+def test_sigterm_is_for_the_tool(pashlib: Path, env: dict[str, str]) -> None:
+    """The caller ends when the tool has, with its exit code; its marker says what it waited for."""
     os.mkfifo(pashlib.parent / "f")
     process = start(pashlib, env | {"PUNCH_TIMEOUT": "60"}, "recv*d*1*0*f")
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"Get local_addr")
+    time.sleep(0.3)
     process.terminate()
-    assert process.wait(10) in (-signal.SIGTERM, 143)
-    wait_until(lambda: "stopped by a signal" in markers(env))
-    # Nobody holds its stderr any more: the tool is gone.
-    assert b"stopped by SIGTERM" in process.stderr.read()
+    assert process.wait(10) == 143
+    said = process.stderr.read().decode()
+    assert "waiting for the peer (key 'd', label '0') to register: it never registered" in said
+    assert "waiting for the peer" in markers(env)
     process.stderr.close()
 
 

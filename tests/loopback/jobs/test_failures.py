@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,9 @@ def test_the_time_is_up(cloud: LocalCloud, output: str, tmp_path: Path) -> None:
     error = run.failure()
     assert error.message.startswith("the time is up: after 3 s these nodes had not ended: ")
     assert "worker1" in error.message
+    # Each says what it was doing, also a worker whose tools run in the node engine.
+    doing = r"pashlib \S+ (send|recv): stopped, while \S+.*waiting"
+    assert re.search(rf"(?m)^  \| worker[12]: {doing}", error.message), error.message
     assert_nothing_written(run, output)
 
 
