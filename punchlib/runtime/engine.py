@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import fcntl
 import gc
 import os
 import select
@@ -21,6 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -188,15 +188,19 @@ def enter(request: Request) -> None:
 
 
 def _die_with(connection: socket.socket) -> None:
-    """SIGTERM for this process as soon as the caller's end is shut down or closed."""
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGTERM)
-    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
-    # It may have left before that.
+    """SIGTERM for this process as soon as the caller's end is shut down or closed.
+
+    By a thread: O_ASYNC also signals bytes that had been read when it was asked for.
+    """
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
-    if poll.poll(0):
-        os.kill(os.getpid(), signal.SIGTERM)
+    us = threading.get_ident()
+
+    def watch() -> None:
+        poll.poll()
+        signal.pthread_kill(us, signal.SIGTERM)  # us: it is our system call that has to end
+
+    threading.Thread(target=watch, name="caller", daemon=True).start()
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

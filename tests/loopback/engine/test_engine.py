@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,39 @@ def test_the_callers_death_is_the_tools(
         # Nobody holds its stderr any more: the tool is gone.
         assert b"stopped by SIGTERM" in process.stderr.read()
         process.stderr.close()
+
+
+#: A caller whose last bytes come when its tool runs already; on a busy machine they do.
+LATE_CALLER = """
+import os, sys, time
+from punchlib.runtime import thin
+
+def hand_over(sock, *rest, really=thin._hand_over):
+    really(sock, *rest)
+    for _ in range(100):
+        sock.send(b"x")
+        time.sleep(0.005)
+
+thin._hand_over = hand_over
+sys.exit(thin._by_engine(os.environb[b"PUNCH_ENGINE"], "pashlib", sys.argv[1:]) or 99)
+"""
+
+
+def test_news_from_the_caller_are_not_its_death(
+    pashlib: Path, base: dict[str, str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "f")
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state"), "PUNCH_TIMEOUT": "3"}
+    with engine.spawn(env) as name:
+        done = subprocess.run(
+            [sys.executable, "-c", LATE_CALLER, f"recv*n*1*0*{tmp_path / 'f'}"],
+            env=env | {"PUNCH_ENGINE": name},
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert b"did not come within 3 s" in done.stderr
+    assert done.returncode == 3
 
 
 def test_sigterm_is_for_the_tool(pashlib: Path, env: dict[str, str]) -> None:
