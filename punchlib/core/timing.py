@@ -16,6 +16,7 @@ class Timing:
         linger: the most that an end waits, when all is said, for the other to hang up.
         last_word: the most that a failed end waits for the other to have heard the reason, which
             comes behind all the payload that is still on the way to a slow reader.
+        goodbye: the same for an end that was stopped: whoever stopped it does not wait for long.
         fifo_poll_least: the first pause between two looks for a FIFO's reader.
         fifo_poll_most: the longest such pause.
     """
@@ -25,6 +26,7 @@ class Timing:
     silence: float = 10.0
     linger: float = 2.0
     last_word: float = 10.0
+    goodbye: float = 0.5
     fifo_poll_least: float = 0.002
     fifo_poll_most: float = 0.1
 

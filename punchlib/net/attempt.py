@@ -129,14 +129,13 @@ class Attempt(Generic[T]):
             if not self._winner.done() and self._claims:
                 await self._let_verifications_end()
             winner = self._winner.result() if self._winner.done() else None
+            await self._stop()
+            return winner
         except BaseException:
             await self._stop()
             if not self._winner.cancelled():
                 self._discard(self._winner.result().channel)
             raise
-        else:
-            await self._stop()
-            return winner
         finally:
             for sock in own:
                 sock.close()

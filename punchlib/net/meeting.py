@@ -28,8 +28,9 @@ _ERRORS: dict[int, type[PunchError]] = {
 }
 
 
-#: Seconds for the store to take our record back, or the reason in its place.
-LEAVE_TIME = 5.0
+#: Seconds for the store to take our record back, or the reason in its place; less when we are
+#: being stopped.
+LEAVE_TIME, STOP_TIME = 5.0, 1.0
 
 
 class Meeting:
@@ -145,7 +146,8 @@ class Meeting:
         if self._met and error is not None:
             instead = self._signed(Withdrawal(self._met, *_why(error)))
         with contextlib.suppress(RendezvousError, TimeoutError):
-            async with asyncio.timeout(LEAVE_TIME):
+            stopping = isinstance(error, asyncio.CancelledError)
+            async with asyncio.timeout(STOP_TIME if stopping else LEAVE_TIME):
                 for text in self._texts:
                     await self._store.remove(self.mine_slot, text, instead=instead)
 

@@ -38,6 +38,8 @@ WINDOW = 4
 POLL_LEAST, POLL_MOST = 0.05, 0.5
 #: Seconds that the last object may wait for its reader when the stream ends.
 LINGER = 5.0
+#: Seconds for taking back what nobody will read.
+WITHDRAW_TIME = 1.5
 #: Seconds for which a failing S3 is tried again, on top of what boto3 does itself.
 PATIENCE = 8.0
 THREADS = 16
@@ -194,10 +196,12 @@ class S3Channel:
     async def withdraw(self) -> None:
         """Takes back what nobody will read, when the peer never came this way."""
         self.close()
-        await asyncio.gather(self._uploader, *self._deleting, return_exceptions=True)
-        for n in range(self._written):
-            with contextlib.suppress(StorageError):
-                await self._route.call("delete_object", Key=f"{self._out}{n:012d}")
+        # For a while: somebody may be stopping us, and `punch run` sweeps what stays.
+        with contextlib.suppress(TimeoutError, StorageError):
+            async with asyncio.timeout(WITHDRAW_TIME):
+                await asyncio.gather(self._uploader, *self._deleting, return_exceptions=True)
+                for n in range(self._written):
+                    await self._route.call("delete_object", Key=f"{self._out}{n:012d}")
 
     async def _upload(self) -> None:
         try:

@@ -53,9 +53,10 @@ async def send_stream(
     stream, stats = Outgoing(), Stats()
 
     def waiting() -> str:
-        if stream.state is not State.OPEN:
+        if fifo.fd < 0:
             return f"all {stats.bytes} bytes were sent, waiting for the peer's ACK"
-        what = "for the peer to take more" if channel.sending else f"for {fifo.name}"
+        held_up = fifo.is_pipe and not fifo.is_empty()
+        what = "for the peer to take more" if held_up else f"for more from {fifo.name}"
         return f"sending, at byte {stats.bytes}, waiting {what}"
 
     with contextlib.closing(channel), _queue(channel):
@@ -160,7 +161,7 @@ class _Receiver:
         what = "for the peer to send more"
         if not self._fifo.is_open:
             what = f"for somebody to read {self._fifo.name}"
-        elif self._channel.waiting_since is None:
+        elif not self._fifo.has_room():
             what = f"for room in {self._fifo.name}"
         return f"receiving, at byte {self.stats.bytes}, waiting {what}"
 
@@ -274,7 +275,7 @@ async def _both_ends_know(
         with doing(waiting):
             yield
     except asyncio.CancelledError as stop:
-        await _bid_farewell(channel, FrameType.ERROR, timing.linger, encode_reason(stopped(stop)))
+        await _bid_farewell(channel, FrameType.ERROR, timing.goodbye, encode_reason(stopped(stop)))
         raise
     except PunchError as error:
         cause = error.cause if isinstance(error, StreamBroken) else error.message

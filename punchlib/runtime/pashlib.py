@@ -17,7 +17,7 @@ import uvloop
 
 from punchlib import session
 from punchlib.config import Config
-from punchlib.doing import stopped
+from punchlib.doing import doing, stopped
 from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
@@ -85,7 +85,9 @@ class Pashlib:
 
     async def run(self, connections: Sequence[tuple[Spec, str]]) -> int:
         """Runs every connection to its end; the exit code of the first failure, or 0."""
-        await asyncio.gather(*(self._guarded(spec, fifo) for spec, fifo in connections))
+        async with asyncio.TaskGroup() as tasks:  # stopped, it waits for all their goodbyes
+            for spec, fifo in connections:
+                tasks.create_task(self._guarded(spec, fifo))
         return self.exit_code
 
     async def _guarded(self, spec: Spec, path: str) -> None:
@@ -108,7 +110,8 @@ class Pashlib:
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
                 if connection.raw is not None:
-                    await send_stream_v1(connection.raw, fifo)
+                    with doing(lambda: f"sending {fifo.name} to an old (v1) peer"):
+                        await send_stream_v1(connection.raw, fifo)
                 else:
                     assert connection.channel is not None
                     await send_stream(connection.channel, fifo, upstream_failure=first_failure)
@@ -121,7 +124,8 @@ class Pashlib:
                 with marked(spec):
                     async with await self.connector.establish(spec) as connection:
                         if connection.raw is not None:
-                            await receive_stream_v1(connection.raw, fifo)
+                            with doing(lambda: f"receiving {fifo.name} from an old (v1) peer"):
+                                await receive_stream_v1(connection.raw, fifo)
                         else:
                             assert connection.channel is not None
                             await receive_stream(connection.channel, fifo)
@@ -136,8 +140,11 @@ def marked(spec: Spec) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as stop:
-        state.mark_failed(f"pashlib {spec}", stopped(stop))
-        say(f"pashlib: {spec}: {stopped(stop)}")
+        # What had failed before counts, though the signal came while the peer was being told.
+        failed = stop.__context__
+        reason = reason_of(failed) if isinstance(failed, PunchError) else stopped(stop)
+        state.mark_failed(f"pashlib {spec}", reason)
+        say(f"pashlib: {spec}: {reason}")
         raise
     except Exception as exc:
         state.mark_failed(f"pashlib {spec}", reason_of(exc))

@@ -54,6 +54,7 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     In the latter case the tool runs here, and says what is wrong with the path.
     """
     opened: list[int] = []
+    told: list[int] = []
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         paths = [i for i, argument in enumerate(argv) if _path_of(tool, i, argument)]
@@ -63,23 +64,36 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
             opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
         sock.connect(b"\0" + name)
         _hand_over(sock, tool, argv, paths, [0, 1, 2, *opened])
-        _pass_on_sigterm(sock)
+        _pass_on_sigterm(sock, told)
         answer = sock.recv(1)
     except OSError:
-        return None
+        answer = None
     finally:
         for fd in opened:
             posix.close(fd)
+    if not answer and told:  # before the tool could say it itself
+        posix.write(2, f"{tool}: stopped by SIGTERM\n".encode())
+        return 143
+    if answer is None:
+        if _signal.getsignal(_signal.SIGTERM) is not _signal.SIG_IGN:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        return None
     if not answer:
         posix.write(2, f"{tool}: killed in the engine (out of memory?)\n".encode())
         return 137
     return answer[0]
 
 
-def _pass_on_sigterm(sock: _socket.socket) -> None:
-    """SIGTERM is for the tool, and we wait for how it ends: it has a marker to leave."""
+def _pass_on_sigterm(sock: _socket.socket, told: list[int]) -> None:
+    """SIGTERM is for the tool, and we wait for how it ends: it has a marker to leave.
 
-    def pass_on(*_: object) -> None:
+    Args:
+        sock: to the engine.
+        told: gets the signal's number when it comes.
+    """
+
+    def pass_on(number: int, _frame: object) -> None:
+        told.append(number)
         try:
             sock.shutdown(_socket.SHUT_WR)
         except OSError:

@@ -251,3 +251,25 @@ def test_early_callers_wait_for_the_engine(
     env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
     with engine.spawn(env) as name:
         move(pashlib, env | {"PUNCH_ENGINE": name}, "early")
+
+
+def test_sigterm_before_the_tool_has_begun(
+    pashlib: Path, base: dict[str, str], tmp_path: Path
+) -> None:
+    """The engine is still importing, or goes away: neither a crash nor a second start."""
+    os.mkfifo(tmp_path / "f")
+    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+    with engine.spawn(env) as name:
+        early = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*e*1*0*f")
+        time.sleep(0.1)
+        early.terminate()
+        _, errors = early.communicate(timeout=30)
+        assert (early.returncode, errors) == (143, b"pashlib: stopped by SIGTERM\n")
+    with engine._listen(f"nobody-{tmp_path.name}-{os.getpid()}"):
+        name = f"nobody-{tmp_path.name}-{os.getpid()}"
+        queued = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*e*1*0*f")
+        time.sleep(0.3)
+        queued.terminate()
+        time.sleep(0.1)
+    _, errors = queued.communicate(timeout=30)
+    assert (queued.returncode, errors) == (143, b"pashlib: stopped by SIGTERM\n")

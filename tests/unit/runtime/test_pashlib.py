@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from punchlib.config import Config
 from punchlib.core.frames import FrameType, Incoming, encode_reason
+from punchlib.doing import doing
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import state
@@ -90,3 +92,22 @@ def test_any_environment_is_read_or_the_variable_is_named(env: dict[str, str]) -
     except UsageError as error:
         assert any(name in error.message for name in env)
         assert error.next_step
+
+
+def test_a_signal_during_the_goodbye_does_not_hide_the_failure() -> None:
+    with pytest.raises(asyncio.CancelledError), marked(Spec("k", "0", "1", sending=True)):
+        try:
+            raise StreamBroken("the input is not whole: s3-get: NoSuchKey")
+        except StreamBroken:
+            raise asyncio.CancelledError  # noqa: B904 (as the loop does)
+    assert state.failures()[0]["reason"] == "the input is not whole: s3-get: NoSuchKey"
+
+
+def test_a_stop_alone_is_a_stop() -> None:
+    with (
+        pytest.raises(asyncio.CancelledError),
+        marked(Spec("k", "0", "1", sending=True)),
+        doing(lambda: "waiting for bread"),
+    ):
+        raise asyncio.CancelledError
+    assert state.failures()[0]["reason"] == "stopped, while waiting for bread"
