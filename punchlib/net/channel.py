@@ -96,6 +96,7 @@ class SocketChannel:
         self.frame = _Frame()
         self.description = describe(sock)
         self._ready = Readiness(sock.fileno())
+        self._least = 1
         self._pending = array.array("i", [0])
         self._header = memoryview(bytearray(HEADER_SIZE))
 
@@ -194,8 +195,15 @@ class SocketChannel:
             except OSError as error:
                 raise self.translate(error) from error
 
-    def wait_readable(self) -> asyncio.Future[None]:
-        """Is done when bytes of the peer are here, or its end; the silence counts from here."""
+    def wait_readable(self, least: int = 1) -> asyncio.Future[None]:
+        """Is done when bytes of the peer are here, or its end; the silence counts from here.
+
+        Args:
+            least: so many bytes, or as many as the connection's buffers hold (SO_RCVLOWAT).
+        """
+        if least != self._least:
+            self._least = least
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
         return self._ready.readable()
 
     def wait_writable(self) -> asyncio.Future[None]:

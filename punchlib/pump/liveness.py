@@ -7,6 +7,7 @@ Lambda worker, a starved laptop), what came meanwhile is read before the next lo
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from typing import NamedTuple
@@ -45,9 +46,11 @@ async def watch_peer(channel: Channel, timing: Timing, *, pings: bool = True) ->
     while True:
         await asyncio.sleep(pause)
         since = channel.waiting_since if pings else None
-        waited = waited + 1 if since is not None and since == before else 0
+        known = _signs(channel)
+        # A frame may be long on its way, and whoever waits for much of it is not woken by less.
+        silent = since is not None and since == before and known.nothing_came >= pause
+        waited = waited + 1 if silent else 0
         before = since
-        known = _acknowledgements(channel)
         owed = owed + 1 if known.outstanding and known.quiet >= pause else 0
         if max(waited, owed) >= _LOOKS or (not pings and known.probes >= _PROBES):
             what = "nothing heard" if waited > owed else "no acknowledgement"
@@ -57,24 +60,26 @@ async def watch_peer(channel: Channel, timing: Timing, *, pings: bool = True) ->
             )
 
 
-class _Acknowledgements(NamedTuple):
-    """What the kernel knows of them.
+class _Signs(NamedTuple):
+    """Signs of life that the kernel has seen.
 
     Attributes:
+        nothing_came: seconds since the last byte.
         outstanding: segments that the peer's machine has not acknowledged.
         quiet: seconds since the last acknowledgement of anything.
         probes: probes of a shut window since then.
     """
 
+    nothing_came: float = math.inf
     outstanding: int = 0
     quiet: float = 0.0
     probes: int = 0
 
 
-def _acknowledgements(channel: Channel) -> _Acknowledgements:
-    """Asks the kernel; a route that is no connection owes none."""
+def _signs(channel: Channel) -> _Signs:
+    """Asks the kernel; of a route that is no connection it knows nothing."""
     if not isinstance(channel, SocketChannel):
-        return _Acknowledgements()
+        return _Signs()
     info = channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     numbers = _TCP_INFO.unpack(info)
-    return _Acknowledgements(numbers[12], numbers[20] / 1000, numbers[3])
+    return _Signs(numbers[19] / 1000, numbers[12], numbers[20] / 1000, numbers[3])

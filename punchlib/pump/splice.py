@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from punchlib.net.channel import SocketChannel
     from punchlib.pump.fifo import FifoReader, FifoWriter
 
+#: Bytes of a frame that are waited for at once, as far as it has them: behind NATs it comes in
+#: pieces of a few segments, and to wake up costs more than to move them. The sender has the whole
+#: frame already, so no byte waits for one that is yet to be written.
+_WORTH_WAKING = 128 << 10
+
 
 async def splice_out(channel: SocketChannel, fifo: FifoReader, size: int) -> None:
     """Sends one DATA frame of `size` bytes that are in the FIFO already.
@@ -72,6 +77,6 @@ async def splice_in(
                 return
         # A short count is as good as a failed attempt: one of the two is the reason.
         if fifo.has_room():
-            await channel.wait_readable()
+            await channel.wait_readable(min(size, _WORTH_WAKING))
         else:
             await fifo.wait_writable()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: What one connection may move before all others have had their turn.
-_BURST = 1 << 20
+#: What one connection may move before all others have had their turn: what its FIFO holds. With
+#: more, who happens to be fed in time goes on and on.
+_BURST = 256 << 10
 #: What moving a frame costs besides its bytes, as bytes.
 _FRAME = 8192
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from punchlib.core.frames import FrameType, Outgoing, State, encode_header
 from punchlib.errors import StreamBroken, UsageError
+from punchlib.net.channel import SocketChannel
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Stats, receive_stream, send_stream
 from tests.support.stream_rig import (
@@ -112,6 +114,40 @@ def test_a_missing_path_says_mkfifo_and_makes_nothing(tmp_path: Path) -> None:
         FifoReader.open_path(str(tmp_path))
     with pytest.raises(UsageError, match="directory"):
         FifoWriter.open_path(str(tmp_path))
+
+
+def test_a_frame_that_trickles_in_is_no_silence(tmp_path: Path) -> None:
+    """The receiver waits for much of it at once, and still hears that something comes."""
+    data, pieces = payload(100_000), 25
+    source, sink = tmp_path / "in", tmp_path / "out"
+    os.mkfifo(source)
+
+    async def trickle(sender: SocketChannel) -> None:
+        async with sender.frame:
+            await sender.write(encode_header(FrameType.DATA, len(data)))
+            for start in range(0, len(data), len(data) // pieces):
+                await sender.write(data[start : start + len(data) // pieces])
+                await asyncio.sleep(FAST.silence / 10)
+        stream = Outgoing()
+        stream.total = len(data)
+        await sender.send(FrameType.END, stream.end())
+        while stream.state is not State.CLOSED:
+            stream.hear(*await sender.receive())
+        await sender.send(FrameType.DONE)
+        sender.close()
+
+    async def work() -> Stats:
+        sender, receiver = await channel_pair()
+        got = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+        sending = asyncio.ensure_future(trickle(sender))
+        stats = await receive_stream(receiver, FifoWriter.open_path(str(source)), timing=FAST)
+        await sending
+        sink.write_bytes(os.read(got, 1 << 20) + os.read(got, 1 << 20))
+        os.close(got)
+        return stats
+
+    assert run(work).bytes == len(data)
+    assert digest(sink.read_bytes()) == digest(data)
 
 
 @pytest.mark.parametrize("security", SECURITIES)
