@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from bench.startup import bare
 from tests.nat.cell import environment
 from tests.support.netlab import Host, Lab, LabError
 from tests.support.netlab_kinds import KINDS
+from tests.support.netlab_program import Program
 
 PAIR = ("lambda", "ec2")
 #: Not counted: what every machine does once.
@@ -45,36 +45,15 @@ STEPS = (
 )
 
 
-class End:
+class End(Program):
     """The program that runs one host's ends."""
 
     def __init__(self, host: Host, kind: str, folder: Path) -> None:
         folder.mkdir()
-        self._process = host.ns.popen(
-            [sys.executable, "-m", "bench.first_byte_end"],
-            env=environment(KINDS[kind], folder, PATIENCE),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        super().__init__(
+            host, "bench.first_byte_end", env=environment(KINDS[kind], folder, PATIENCE)
         )
-        self.call_times: dict[str, list[float]] = self.read()
-
-    def read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise LabError(f"a host's program ended with {self._process.wait()}")
-        return json.loads(line)
-
-    def order(self, **trial: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(trial).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        """Lets it end by itself, and its engine with it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        self.call_times: dict[str, list[float]] = self.answer()
 
 
 def run_trial(ends: list[End], key: str, skew: float, chance: random.Random) -> dict[str, Any]:
@@ -83,8 +62,8 @@ def run_trial(ends: list[End], key: str, skew: float, chance: random.Random) -> 
     start = time.monotonic() + LEAD
     apart = chance.uniform(0, skew)
     for i, end in enumerate(ends):
-        end.order(key=key, sending=i == sender, at=start + (apart if i == later else 0.0))
-    answers = [end.read() for end in ends]
+        end.send(key=key, sending=i == sender, at=start + (apart if i == later else 0.0))
+    answers = [end.answer() for end in ends]
     for answer in answers:
         if answer["code"] or "route=punched" not in answer["said"]:
             raise LabError(f"an end failed ({answer['code']}), or did not punch:\n{answer['said']}")

@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.support.netlab import AWS_ADDRESS, STUN_ADDRESSES, Host, Lab
 from tests.support.netlab_kinds import KINDS
+from tests.support.netlab_program import Program
 from tests.support.netlab_services import STUN_PORT
 
 PAIRS = (
@@ -58,33 +59,19 @@ class Trial:
     why: str
 
 
-class End:
+class End(Program):
     """A worker process in a host."""
 
     def __init__(self, host: Host, kind: str, timeout: float) -> None:
-        argv = [
-            sys.executable,
-            "-m",
+        super().__init__(
+            host,
             "bench.punch_end",
             f"{AWS_ADDRESS}:{STORE_PORT}",
             ",".join(f"{address}:{STUN_PORT}" for address in STUN_ADDRESSES),
             f"--timeout={timeout}",
             *(["--on-lambda"] if kind == "lambda" else []),
-        ]
-        self._process = host.ns.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.read()
-
-    def read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a worker ended with {self._process.wait()}")
-        return json.loads(line)
-
-    def order(self, **trial: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(trial).encode() + b"\n")
-        self._process.stdin.flush()
+        )
+        self.answer()
 
 
 def run_condition(lab: Lab, rtt: float, loss: float, trials: int, skew: float) -> list[Trial]:
@@ -103,7 +90,7 @@ def run_condition(lab: Lab, rtt: float, loss: float, trials: int, skew: float) -
             chance.shuffle(starts)
             sender = chance.randrange(2)
             for i, end in enumerate(ends[pair]):
-                end.order(key=key, sending=i == sender, at=starts[i])
+                end.send(key=key, sending=i == sender, at=starts[i])
             planned[pair][key] = apart
         return [trial for pair in PAIRS for trial in _results(pair, ends[pair], planned[pair])]
 
@@ -123,7 +110,7 @@ def _pair(
 def _results(
     pair: tuple[str, str], ends: tuple[End, End], planned: dict[str, float]
 ) -> Iterator[Trial]:
-    answers = [{a["key"]: a for a in (end.read() for _ in planned)} for end in ends]
+    answers = [{a["key"]: a for a in (end.answer() for _ in planned)} for end in ends]
     for key, skew in planned.items():
         both = [answer[key] for answer in answers]
         why = "; ".join(filter(None, (answer["why"] for answer in both)))

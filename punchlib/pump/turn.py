@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from punchlib.pump.fifo import PIPE_SIZE
+
 #: What one connection may move before all others have had their turn: what its FIFO holds. With
 #: more, who happens to be fed in time goes on and on.
-_BURST = 256 << 10
+_BURST = PIPE_SIZE
 #: What moving a frame costs besides its bytes, as bytes.
 _FRAME = 8192
 

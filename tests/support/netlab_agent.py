@@ -1,7 +1,6 @@
 """A process in a host's namespace that does on request what a test wants done there.
 
-Requests and answers are JSON objects, one a line, on stdin and stdout. It lives as long as its
-host, so that no trial pays for the start of an interpreter.
+It lives as long as its host, so that no trial pays for the start of an interpreter.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,33 +16,16 @@ from typing import Any
 
 from tests.support import reference_punch as punch
 from tests.support.netlab import Host
+from tests.support.netlab_program import Program
 
 _GRACE = 5.0
 
 
-class Agent:
-    """The test's end of the pipe."""
+class Agent(Program):
+    """The test's end."""
 
     def __init__(self, host: Host) -> None:
-        self._process = host.ns.popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def send(self, **request: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the agent ended with {self._process.wait()}")
-        return json.loads(line)
-
-    def ask(self, **request: Any) -> Any:
-        self.send(**request)
-        return self.answer()
+        super().__init__(host, __name__)
 
 
 class _Actions:
