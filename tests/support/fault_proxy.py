@@ -11,6 +11,9 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 
+#: The payloads into which faults are drawn.
+SIZES = (0, 1, 127, 128, 129, 5000, 65535, 65536, 300_001, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
+
 
 class Kind(enum.Enum):
     """What goes wrong."""

@@ -61,6 +61,15 @@ def world(folder: Path, env: Mapping[str, str]) -> Iterator[World]:
         yield World(folder / "pashlib", env, name)
 
 
+def is_worker_of(process: Path, folder: Path) -> bool:
+    """Whether that entry of /proc is the engine's fork for a caller in `folder`."""
+    try:
+        forked = b"punchlib.runtime.engine" in (process / "cmdline").read_bytes()
+        return forked and (process / "cwd").readlink() == folder
+    except OSError:
+        return False
+
+
 class End:
     """One pashlib on a node of its own: a working folder and a state folder.
 
@@ -123,17 +132,10 @@ class End:
         deadline = time.monotonic() + 10 * FACTOR
         while time.monotonic() < deadline:
             for process in Path("/proc").iterdir():
-                if process.name.isdigit() and self._is_worker(process):
+                if is_worker_of(process, self.folder):
                     return int(process.name)
             time.sleep(0.01)
         raise AssertionError(f"{self} is not run by the engine")
-
-    def _is_worker(self, process: Path) -> bool:
-        try:
-            forked = b"punchlib.runtime.engine" in (process / "cmdline").read_bytes()
-            return forked and (process / "cwd").readlink() == self.folder
-        except OSError:
-            return False
 
     @property
     def failures(self) -> list[str]:

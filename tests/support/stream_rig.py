@@ -32,6 +32,10 @@ FAST = TIMING.scaled(FACTOR)
 #: Within which every stream must have ended, however it was broken.
 DEADLINE = 15 * FACTOR + 5
 
+MIB = 1 << 20
+#: Payloads at the edges of greetings, pipes and frames.
+SIZES = (0, 1, 127, 128, 129, 65535, 65536, MIB - 1, MIB, MIB + 1, 5 * MIB + 3)
+
 T = TypeVar("T")
 Outcome = Stats | PunchError
 

@@ -17,6 +17,7 @@ from punchlib.runtime import engine
 from punchlib.runtime.layout import write_pashlib
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
+from tests.support.pashlib_rig import is_worker_of
 
 PAYLOAD = os.urandom(3_000_000)
 
@@ -34,16 +35,23 @@ def base(
         }
 
 
-@pytest.fixture(params=["engine", "in-process"])
-def env(
-    request: pytest.FixtureRequest, base: dict[str, str], tmp_path: Path
-) -> Iterator[dict[str, str]]:
-    given = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
-    if request.param == "in-process":
-        yield given
-    else:
-        with engine.spawn(given) as name:
-            yield given | {"PUNCH_ENGINE": name}
+@pytest.fixture
+def alone(base: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A caller's environment: a node of its own, and no engine."""
+    return base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
+
+
+@pytest.fixture
+def served(alone: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The same with an engine, which has only just been started."""
+    with engine.spawn(alone) as name:
+        yield alone | {"PUNCH_ENGINE": name}
+
+
+@pytest.fixture(params=["served", "alone"], ids=["engine", "in-process"])
+def env(request: pytest.FixtureRequest) -> dict[str, str]:
+    found: dict[str, str] = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -132,21 +140,17 @@ def test_a_missing_fifo_is_named_as_the_caller_named_it(pashlib: Path, env: dict
     assert not (pashlib.parent / "no such fifo").exists()
 
 
-def test_the_callers_death_is_the_tools(
-    pashlib: Path, base: dict[str, str], tmp_path: Path
-) -> None:
-    os.mkfifo(tmp_path / "f")
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
-    with engine.spawn(env) as name:
-        process = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*d*1*0*f")
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith(b"Get local_addr")
-        process.kill()
-        assert process.wait(10) == -signal.SIGKILL
-        wait_until(lambda: "stopped" in markers(env))
-        # Nobody holds its stderr any more: the tool is gone.
-        assert b"stopped by SIGTERM" in process.stderr.read()
-        process.stderr.close()
+def test_the_callers_death_is_the_tools(pashlib: Path, served: dict[str, str]) -> None:
+    os.mkfifo(pashlib.parent / "f")
+    process = start(pashlib, served, "recv*d*1*0*f")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"Get local_addr")
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    wait_until(lambda: "stopped" in markers(served))
+    # Nobody holds its stderr any more: the tool is gone.
+    assert b"stopped by SIGTERM" in process.stderr.read()
+    process.stderr.close()
 
 
 #: A caller whose last bytes come when its tool runs already; on a busy machine they do.
@@ -165,19 +169,16 @@ sys.exit(thin._by_engine(os.environb[b"PUNCH_ENGINE"], "pashlib", sys.argv[1:]) 
 """
 
 
-def test_news_from_the_caller_are_not_its_death(
-    pashlib: Path, base: dict[str, str], tmp_path: Path
-) -> None:
-    os.mkfifo(tmp_path / "f")
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state"), "PUNCH_TIMEOUT": "3"}
-    with engine.spawn(env) as name:
-        done = subprocess.run(
-            [sys.executable, "-c", LATE_CALLER, f"recv*n*1*0*{tmp_path / 'f'}"],
-            env=env | {"PUNCH_ENGINE": name},
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
+def test_news_from_the_caller_are_not_its_death(pashlib: Path, served: dict[str, str]) -> None:
+    fifo = pashlib.parent / "f"
+    os.mkfifo(fifo)
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_CALLER, f"recv*n*1*0*{fifo}"],
+        env=served | {"PUNCH_TIMEOUT": "3"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
     assert b"did not come within 3 s" in done.stderr
     assert done.returncode == 3
 
@@ -215,60 +216,38 @@ def test_a_failed_sibling_shows_in_the_exit_code_only(pashlib: Path, env: dict[s
     assert got == subprocess.run(["seq", "100000"], capture_output=True, check=True).stdout
 
 
-def test_a_killed_tool_is_not_success(pashlib: Path, base: dict[str, str], tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "f")
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
-    with engine.spawn(env) as name:
-        process = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*z*1*0*f")
-        assert process.stderr is not None
-        process.stderr.readline()
-        (tool,) = (p for p in Path("/proc").iterdir() if _is_tool_of(p, tmp_path))
-        os.kill(int(tool.name), signal.SIGKILL)
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode == 137
-        assert b"killed" in errors
+def test_a_killed_tool_is_not_success(pashlib: Path, served: dict[str, str]) -> None:
+    os.mkfifo(pashlib.parent / "f")
+    process = start(pashlib, served, "recv*z*1*0*f")
+    assert process.stderr is not None
+    process.stderr.readline()
+    (tool,) = (p for p in Path("/proc").iterdir() if is_worker_of(p, pashlib.parent))
+    os.kill(int(tool.name), signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 137
+    assert b"killed" in errors
 
 
-def _is_tool_of(process: Path, folder: Path) -> bool:
-    """Whether it is the fork that works for a caller in `folder`."""
-    try:
-        forked = b"punchlib.runtime.engine" in (process / "cmdline").read_bytes()
-        return forked and (process / "cwd").readlink() == folder
-    except OSError:
-        return False
+def test_without_its_engine_the_tool_runs_by_itself(pashlib: Path, alone: dict[str, str]) -> None:
+    move(pashlib, alone | {"PUNCH_ENGINE": "nobody-is-here"}, "alone")
 
 
-def test_without_its_engine_the_tool_runs_by_itself(
-    pashlib: Path, base: dict[str, str], tmp_path: Path
-) -> None:
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state"), "PUNCH_ENGINE": "nobody-is-here"}
-    move(pashlib, env, "alone")
+def test_early_callers_wait_for_the_engine(pashlib: Path, served: dict[str, str]) -> None:
+    move(pashlib, served, "early")
 
 
-def test_early_callers_wait_for_the_engine(
-    pashlib: Path, base: dict[str, str], tmp_path: Path
-) -> None:
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
-    with engine.spawn(env) as name:
-        move(pashlib, env | {"PUNCH_ENGINE": name}, "early")
-
-
-def test_sigterm_before_the_tool_has_begun(
-    pashlib: Path, base: dict[str, str], tmp_path: Path
-) -> None:
+def test_sigterm_before_the_tool_has_begun(pashlib: Path, served: dict[str, str]) -> None:
     """The engine is still importing, or goes away: neither a crash nor a second start."""
-    os.mkfifo(tmp_path / "f")
-    env = base | {"PUNCH_STATE_DIR": str(tmp_path / "state")}
-    with engine.spawn(env) as name:
-        early = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*e*1*0*f")
-        time.sleep(0.1)
-        early.terminate()
-        _, errors = early.communicate(timeout=30)
-        assert early.returncode in (143, -signal.SIGTERM)  # the latter: it had not even started
-        assert b"killed" not in errors
-    with engine._listen(f"nobody-{tmp_path.name}-{os.getpid()}"):
-        name = f"nobody-{tmp_path.name}-{os.getpid()}"
-        queued = start(pashlib, env | {"PUNCH_ENGINE": name}, "recv*e*1*0*f")
+    os.mkfifo(pashlib.parent / "f")
+    early = start(pashlib, served, "recv*e*1*0*f")
+    time.sleep(0.1)
+    early.terminate()
+    _, errors = early.communicate(timeout=30)
+    assert early.returncode in (143, -signal.SIGTERM)  # the latter: it had not even started
+    assert b"killed" not in errors
+    nobody = f"nobody-{served['PUNCH_ENGINE']}"
+    with engine._listen(nobody):
+        queued = start(pashlib, served | {"PUNCH_ENGINE": nobody}, "recv*e*1*0*f")
         time.sleep(0.3)
         queued.terminate()
         time.sleep(0.1)

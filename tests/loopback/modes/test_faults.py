@@ -25,7 +25,7 @@ from punchlib.core.frames import HEADER_SIZE
 from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE
 from tests.support import ministack
 from tests.support.fault_gate import FaultGate, private_network
-from tests.support.fault_proxy import Fault, Kind
+from tests.support.fault_proxy import SIZES, Fault, Kind
 from tests.support.pashlib_rig import (
     DEADLINE,
     FACTOR,
@@ -41,7 +41,6 @@ from tests.support.stream_rig import Rig, digest, payload
 COUNT = int(os.environ.get("FAULTS", "20"))
 SEED = int(os.environ.get("FAULTS_SEED", "7"))
 MIB = 1 << 20
-SIZES = (0, 1, 127, 128, 129, 5000, 65535, 65536, 300_001, MIB - 1, MIB, MIB + 1)
 #: Pairs that run at the same time: those that meet a silence wait for most of their life.
 WORKERS = 10
 #: PUNCH_TIMEOUT: longer than the deadline, so that it cannot pass for keeping it.

@@ -11,10 +11,7 @@ import pytest
 
 from punchlib.runtime import state
 from tests.support.pashlib_rig import FACTOR, World, pair
-from tests.support.stream_rig import Rig, background, digest, payload
-
-MIB = 1 << 20
-SIZES = (0, 1, 127, 128, 129, 65535, 65536, MIB - 1, MIB, MIB + 1, 5 * MIB + 3)
+from tests.support.stream_rig import MIB, SIZES, Rig, background, digest, payload
 
 
 def test_every_size(tmp_path: Path, world: World, mode: str, security: str) -> None:

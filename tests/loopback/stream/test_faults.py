@@ -22,7 +22,7 @@ from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE
 from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
 from punchlib.net.channel import SocketChannel
 from punchlib.pump.stream import Stats
-from tests.support.fault_proxy import Fault, FaultProxy, Kind
+from tests.support.fault_proxy import SIZES, Fault, FaultProxy, Kind
 from tests.support.stream_rig import (
     DEADLINE,
     FAST,
@@ -39,7 +39,6 @@ from tests.support.stream_rig import (
 
 COUNT = int(os.environ.get("FAULTS", "40"))
 SEED = int(os.environ.get("FAULTS_SEED", "5"))
-SIZES = (0, 1, 127, 128, 129, 5000, 65535, 65536, 300_001, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
 
 
 def draw(number: int) -> tuple[str, int, Fault]:

@@ -18,6 +18,8 @@ from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Stats, receive_stream, send_stream
 from tests.support.stream_rig import (
     FAST,
+    MIB,
+    SIZES,
     Rig,
     assert_whole,
     background,
@@ -32,8 +34,6 @@ from tests.support.stream_rig import (
 )
 
 SECURITIES = ("authenticated", "encrypted")
-MIB = 1 << 20
-SIZES = (0, 1, 127, 128, 129, 65535, 65536, MIB - 1, MIB, MIB + 1, 5 * MIB + 3)
 
 
 @pytest.mark.parametrize("security", SECURITIES)
