@@ -24,7 +24,7 @@ $(BIN)/python:
 # What running jobs on this machine needs, AWS's runtime interface emulator included.
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local]'
-	$(BIN)/python -m punchlib.jobs.rie
+	$(BIN)/python -m punchlib.local.rie
 	@touch $@
 
 # The same, and the tools of development.

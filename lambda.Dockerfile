@@ -3,4 +3,4 @@
 ARG NODE=punch-node:local
 FROM ${NODE}
 ENTRYPOINT ["/opt/punch/lambda-entry.sh"]
-CMD ["punchlib.aws.lambda_handler.handler"]
+CMD ["punchlib.node.lambda_handler.handler"]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from punchlib import session
+from punchlib import wiring
 from punchlib.config import Config
 from punchlib.rendezvous.dynamodb import batch, registration
 from punchlib.rendezvous.store import Slot
@@ -42,7 +42,7 @@ MARKS = {
 
 def call_times() -> dict[str, list[float]]:
     """Seconds of the calls that a rendezvous makes; the table is made when it is missing."""
-    client = session.dynamodb_client(Config.from_env())
+    client = wiring.dynamodb_client(Config.from_env())
     if not client.list_tables()["TableNames"]:
         client.create_table(
             TableName="rdv",

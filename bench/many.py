@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from punchlib import session
+from punchlib import wiring
 from punchlib.config import Config
 from punchlib.net.connection import Spec
 from punchlib.rendezvous.dynamodb import DynamoDbStore
@@ -32,7 +32,7 @@ from tests.support.ministack import start as start_ministack
 async def end(sending: bool, count: int) -> dict[str, float]:
     """One process: all connections at once; says when it has registered, waits for `go`."""
     config = Config.from_env()
-    store = DynamoDbStore(lambda: session.dynamodb_client(config))
+    store = DynamoDbStore(lambda: wiring.dynamodb_client(config))
     registered = 0
     last_registered = 0.0
     register = store.register
@@ -47,7 +47,7 @@ async def end(sending: bool, count: int) -> dict[str, float]:
         return answer
 
     store.register = counted  # type: ignore[method-assign,assignment]
-    connector = session.open_connector(config, store=store)
+    connector = wiring.open_connector(config, store=store)
     me, peer = ("0", "1") if sending else ("1", "0")
     specs = [Spec(f"many-{n}", me, peer, sending) for n in range(count)]
     up = await asyncio.gather(*(connector.establish(spec) for spec in specs))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
-from punchlib import session
+from punchlib import wiring
 from punchlib.config import Config
 from punchlib.errors import PunchError, StreamBroken, UsageError, WireMismatch
 from punchlib.net.connection import Connection, Spec
@@ -177,7 +177,7 @@ async def connect(
     spec = Spec(key, str(me), str(peer), sending=str(me) < str(peer))
     if spec.me == spec.peer:
         raise UsageError(f"both ends have the label {spec.me!r}", next_step="give them two labels")
-    connector = session.open_connector(config or Config.from_env(), store=store)
+    connector = wiring.open_connector(config or Config.from_env(), store=store)
     try:
         async with await connector.establish(spec) as connection:
             stream = Stream(connection, spec)

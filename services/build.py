@@ -304,7 +304,7 @@ def app(target: Path) -> None:
 def emulator(target: Path) -> None:
     """Fetches AWS's runtime interface emulator, as `punch run --local` does."""
     if not target.exists():
-        run([sys.executable, "-m", "punchlib.jobs.rie", str(target)])
+        run([sys.executable, "-m", "punchlib.local.rie", str(target)])
 
 
 class current:  # noqa: N801 (used as a function)

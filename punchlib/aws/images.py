@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.aws import ec2_handler as handler
+from punchlib.node import ec2_handler as handler
 
 
 def ec2_handler(

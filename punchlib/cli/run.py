@@ -10,18 +10,18 @@ from typing import Annotated
 
 import typer
 
-from punchlib.aws import ec2_handler
+from punchlib.aws.clients import client
 from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
-from punchlib.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs import checks, manifest, report, storage
-from punchlib.jobs.events import Clock
+from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
-from punchlib.jobs.runner import JobRunner, Plan
+from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.node import ec2_handler
 
 
 def run(
@@ -60,20 +60,20 @@ def run(
     try:
         with interruptible():
             job = manifest.load(folder)
-            plan = Plan(_pairs("--put", put), _pairs("--get", get), timeout)
-            if json and storage.STDOUT in plan.gets.values():
+            request = RunRequest(_pairs("--put", put), _pairs("--get", get), timeout)
+            if json and storage.STDOUT in request.gets.values():
                 raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
             names = [n.id for n in job.nodes]
             with output.Progress(names, quiet=json) as progress:
-                clock = Clock(progress)
-                checks.check(job, clock, local=local)
-                with _launchers(job, local, function, ec2, clock) as launchers:
+                events = EventSink(progress)
+                checks.check(job, events, local=local)
+                with _launchers(job, local, function, ec2, events) as launchers:
                     config = _config()
                     s3 = client("s3", config, max_pool_connections=16)
                     storage.check_bucket(s3, config.bucket or "")
-                    current = JobRunner(job, plan, launchers, s3, config, clock)
+                    current = JobRunner(job, request, launchers, s3, config, events)
                     current.run()
-                clock.tell("step", "the job went well")
+                events.tell("step", "the job went well")
     except PunchError as error:
         if json:
             output.data(_failed(current, error))
@@ -108,7 +108,7 @@ def _config() -> Config:
 
 @contextlib.contextmanager
 def _launchers(
-    job: Job, local: bool, function: str, ec2: str, clock: Clock
+    job: Job, local: bool, function: str, ec2: str, events: EventSink
 ) -> Iterator[Mapping[Place, Launcher]]:
     if not local:
         config = _config()
@@ -117,11 +117,11 @@ def _launchers(
             "ec2": Ec2Launcher.parse(ec2),
         }
         return
-    from punchlib.jobs.local import LocalCloud
+    from punchlib.local.cloud import LocalCloud
 
-    clock.tell("step", "starting S3, DynamoDB, STUN and the EC2 handler on loopback")
+    events.tell("step", "starting S3, DynamoDB, STUN and the EC2 handler on loopback")
     with LocalCloud(verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
-        clock.tell("step", "the local services are up")
+        events.tell("step", "the local services are up")
         yield cloud.launchers
 
 

@@ -54,7 +54,7 @@ class State(enum.Enum):
     DONE = "after DONE"
 
 
-class Header(NamedTuple):
+class FrameHeader(NamedTuple):
     """A frame's header: its type and the size of its payload in bytes."""
 
     type: FrameType
@@ -112,7 +112,7 @@ def encode_header(kind: FrameType, size: int) -> bytes:
     return _HEADER.pack(a, b, c, _check(a, b, c))
 
 
-def decode_header(data: bytes | bytearray | memoryview) -> Header:
+def decode_header(data: bytes | bytearray | memoryview) -> FrameHeader:
     """Reads a header of exactly `HEADER_SIZE` bytes.
 
     Raises:
@@ -132,7 +132,7 @@ def decode_header(data: bytes | bytearray | memoryview) -> Header:
     if not least <= size <= most:
         wanted = f"{least}" if least == most else f"{least} to {most}"
         raise StreamBroken(f"expected {wanted} bytes in a {kind.name} frame, got {size}")
-    return Header(kind, size)
+    return FrameHeader(kind, size)
 
 
 def encode_total(total: int) -> bytes:

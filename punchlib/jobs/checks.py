@@ -11,7 +11,7 @@ import shutil
 from collections import defaultdict
 
 from punchlib.errors import UsageError
-from punchlib.jobs.events import Clock
+from punchlib.jobs.events import EventSink
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.streams import Reading, read
 
@@ -21,12 +21,12 @@ _PROVIDED = frozenset(
 )
 
 
-def check(job: Job, clock: Clock, *, local: bool) -> None:
+def check(job: Job, events: EventSink, *, local: bool) -> None:
     """Checks all scripts.
 
     Args:
         job: the scripts.
-        clock: is told the warnings.
+        events: is told the warnings.
         local: the scripts run on this machine, so their tools must be here.
 
     Raises:
@@ -35,7 +35,7 @@ def check(job: Job, clock: Clock, *, local: bool) -> None:
     readings = {node.id: read(node.text) for node in job.nodes}
     for id_, reading in readings.items():
         for doubt in reading.doubts:
-            clock.tell("warning", f"{id_}.sh was not checked wholly: {doubt}")
+            events.tell("warning", f"{id_}.sh was not checked wholly: {doubt}")
     problems = [*_fifos(readings), *_keys(readings), *_collations(readings)]
     if local:
         problems += _tools(readings)

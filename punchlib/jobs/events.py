@@ -30,7 +30,7 @@ class JobEvent:
 Observer = Callable[[JobEvent], None]
 
 
-class Clock:
+class EventSink:
     """Stamps events with the time since it was made and hands them on."""
 
     def __init__(self, observer: Observer) -> None:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from punchlib.aws.protocol import Event, Result, parse_error
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
+from punchlib.node.protocol import Event, Result, parse_error
 
 #: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.
 READ_TIMEOUT = 960.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchlib.aws.protocol import ScriptResult
-from punchlib.aws.script_runner import CANCELLED
 from punchlib.errors import REPORTED, JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
+from punchlib.node.protocol import ScriptResult
+from punchlib.node.script_runner import CANCELLED
 
 VERSION = 1
 #: Lines in an error that tells of many nodes.

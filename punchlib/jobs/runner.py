@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from punchlib.aws.protocol import PREFIX, Event, Task
 from punchlib.config import Config
 from punchlib.jobs import storage
-from punchlib.jobs.events import Clock
+from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher, NodeLost
 from punchlib.jobs.manifest import Job, Node
 from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Outcome, Report, failure, too_late
 from punchlib.net import s3_route
+from punchlib.node.protocol import PREFIX, Event, Task
 from punchlib.runtime import commit
 
 #: Seconds that the other nodes get to end by themselves once one has failed.
@@ -38,7 +38,7 @@ TIMEOUT = 900.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunRequest:
     """What to do besides running the scripts.
 
     Attributes:
@@ -57,30 +57,30 @@ class JobRunner:
 
     Args:
         job: its scripts.
-        plan: inputs, outputs, time-out.
+        request: inputs, outputs, time-out.
         launchers: for each place, what starts a node there.
         s3: an S3 client.
         config: the bucket, which must exist.
-        clock: is told what happens, from this thread and from others.
+        events: is told what happens, from this thread and from others.
     """
 
     def __init__(
         self,
         job: Job,
-        plan: Plan,
+        request: RunRequest,
         launchers: Mapping[Place, Launcher],
         s3: Any,
         config: Config,
-        clock: Clock,
+        events: EventSink,
     ) -> None:
         assert config.bucket
         self._job = job
-        self._plan = plan
+        self._request = request
         self._launchers = launchers
         self._s3 = s3
         self._config = config
         self._bucket = config.bucket
-        self._clock = clock
+        self._events = events
         self._ended: queue.Queue[Outcome] = queue.Queue()
         self._given_up = threading.Event()
         self._started = False
@@ -110,13 +110,13 @@ class JobRunner:
             if not self._committed:
                 self._abort()
             self._sweep()
-            self.report.elapsed = self._clock.elapsed()
+            self.report.elapsed = self._events.elapsed()
         return self.report
 
     def _upload(self) -> None:
-        for key, file in self._plan.puts.items():
+        for key, file in self._request.puts.items():
             size = storage.upload(self._s3, self._bucket, key, file)
-            self._clock.tell("step", f"put {size:,} bytes from {file} to {key}")
+            self._events.tell("step", f"put {size:,} bytes from {file} to {key}")
         folder = self.report.folder_id
         with ThreadPoolExecutor(8) as pool:
             list(
@@ -125,7 +125,7 @@ class JobRunner:
                     self._job.nodes,
                 )
             )
-        self._clock.tell("step", f"uploaded {len(self._job.nodes)} scripts to folder {folder}")
+        self._events.tell("step", f"uploaded {len(self._job.nodes)} scripts to folder {folder}")
 
     def _start(self) -> None:
         job_key = secrets.token_hex(32)
@@ -142,17 +142,17 @@ class JobRunner:
                 target=self._run_node, args=(node, event), name=f"node {node.id}", daemon=True
             ).start()
         places = [n.place for n in self._job.nodes]
-        self._clock.tell(
+        self._events.tell(
             "step", f"started {places.count('ec2')} EC2 and {places.count('lambda')} Lambda nodes"
         )
 
     def _run_node(self, node: Node, event: Event) -> None:
-        started = self._clock.elapsed()
-        self._clock.tell("node-started", f"starts on {node.place}", node.id)
+        started = self._events.elapsed()
+        self._events.tell("node-started", f"starts on {node.place}", node.id)
 
         def ended(**facts: Any) -> None:
             stopped = self._given_up.is_set()
-            now = self._clock.elapsed()
+            now = self._events.elapsed()
             self._ended.put(Outcome(node.id, node.place, started, now, stopped=stopped, **facts))
 
         try:
@@ -170,7 +170,7 @@ class JobRunner:
         Raises:
             JobFailed: a node failed, or the time is up.
         """
-        timeout = self._plan.timeout or self._job.timeout or TIMEOUT
+        timeout = self._request.timeout or self._job.timeout or TIMEOUT
         deadline = time.monotonic() + timeout
         failing = False
         while len(self.report.outcomes) < len(self._job.nodes):
@@ -182,7 +182,7 @@ class JobRunner:
         missing = self._missing()
         if missing:
             why = "a node failed" if failing else f"{timeout:g} s are over"
-            self._clock.tell("step", f"{why}: stopping {', '.join(missing)}")
+            self._events.tell("step", f"{why}: stopping {', '.join(missing)}")
             self._give_up(0.0 if failing else LAST_WORDS)
         if failing:
             raise failure(self.report)
@@ -198,11 +198,11 @@ class JobRunner:
         self.report.outcomes.append(outcome)
         took = outcome.ended - outcome.started
         if outcome.ok:
-            self._clock.tell("node-ended", f"ended well after {took:.2f} s", outcome.id)
+            self._events.tell("node-ended", f"ended well after {took:.2f} s", outcome.id)
         elif outcome.stopped:
-            self._clock.tell("node-ended", f"stopped after {took:.2f} s", outcome.id)
+            self._events.tell("node-ended", f"stopped after {took:.2f} s", outcome.id)
         else:
-            self._clock.tell("node-failed", outcome.cause, outcome.id)
+            self._events.tell("node-failed", outcome.cause, outcome.id)
         return True
 
     def _missing(self) -> list[str]:
@@ -214,11 +214,11 @@ class JobRunner:
         commit.complete(uploads, self._s3)
         self._committed = True
         for upload in uploads:
-            self._clock.tell("step", f"completed {upload['key']}")
-        for key, file in self._plan.gets.items():
+            self._events.tell("step", f"completed {upload['key']}")
+        for key, file in self._request.gets.items():
             size = storage.download(self._s3, self._bucket, key, file)
             self.report.outputs.append({"key": key, "file": str(file), "bytes": size})
-            self._clock.tell("step", f"got {size:,} bytes from {key} into {file}")
+            self._events.tell("step", f"got {size:,} bytes from {key} into {file}")
 
     def _give_up(self, last_words: float = 0.0) -> None:
         """Tells the nodes that still run to stop, and waits a while for their results.
@@ -244,7 +244,7 @@ class JobRunner:
         uploads = self._uploads()
         if uploads:
             commit.abort(uploads, self._s3)
-            self._clock.tell("step", f"aborted {len(uploads)} uploads: no output was written")
+            self._events.tell("step", f"aborted {len(uploads)} uploads: no output was written")
 
     def _sweep(self) -> None:
         """Deletes what the run left in the bucket. Nodes that still run take it as a sign."""

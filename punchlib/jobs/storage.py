@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from punchlib.aws.protocol import script_key
 from punchlib.errors import StorageError, UsageError
+from punchlib.node.protocol import script_key
 
 #: As a FILE it means standard output.
 STDOUT = Path("-")

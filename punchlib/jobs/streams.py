@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePath
 
-from punchlib.jobs.shell import Command, NotUnderstoodError, Word, commands
+from punchlib.jobs.shell_words import NotUnderstoodError, ShellCommand, Word, commands
 
 _FUNCTION = re.compile(r"^\s*(?:function\s+)?([\w-]+)\s*\(\)", re.MULTILINE)
 
@@ -45,7 +45,7 @@ _S3_WRITERS = (
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamUse:
     """One argument of pashlib."""
 
     verb: str
@@ -69,7 +69,7 @@ class Reading:
 
     fifos: set[str] = field(default_factory=set)
     uses: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    streams: list[Stream] = field(default_factory=list)
+    streams: list[StreamUse] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     tools: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
@@ -105,7 +105,7 @@ def read(script: str) -> Reading:
     return found
 
 
-def _fifos(found: Reading, command: Command) -> None:
+def _fifos(found: Reading, command: ShellCommand) -> None:
     skip = False
     for word in command.words[1:]:
         if skip or word.text.startswith("-"):
@@ -116,7 +116,7 @@ def _fifos(found: Reading, command: Command) -> None:
             found.doubts.append(f"the FIFO {word.text} depends on a variable")
 
 
-def _arguments(found: Reading, command: Command) -> None:
+def _arguments(found: Reading, command: ShellCommand) -> None:
     words = command.words
     name = PurePath(command.name).name
     if name.startswith("python3") and len(words) > 1 and words[1].literal:
@@ -159,7 +159,7 @@ def _pashlib(found: Reading, word: Word) -> None:
     if "$" in key or "`" in key:
         found.doubts.append(f"the key {key} depends on a variable")
     else:
-        found.streams.append(Stream(verb, key, fifo))
+        found.streams.append(StreamUse(verb, key, fifo))
 
 
 def _all(found: Reading, words: list[Word], use: str) -> None:
@@ -183,7 +183,7 @@ _COLLATING = frozenset(("sort", "comm", "join", "uniq"))
 _LOCALE = ("LC_ALL", "LC_COLLATE", "LANG")
 
 
-def _collation(found: Reading, command: Command, locale: dict[str, str | None]) -> None:
+def _collation(found: Reading, command: ShellCommand, locale: dict[str, str | None]) -> None:
     """Follows the locale variables and notes what each collating command runs under."""
     here = dict(locale)
     exported = command.words[1:] if command.name in ("export", "declare", "local") else []

@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from punchlib.core.frames import (
     HEADER_SIZE,
+    FrameHeader,
     FrameType,
-    Header,
     Incoming,
     Outgoing,
     decode_header,
@@ -123,7 +123,7 @@ class SocketChannel:
         header = await self.receive_header()
         return Frame(header.type, await self.read_exactly(header.size))
 
-    async def receive_header(self) -> Header:
+    async def receive_header(self) -> FrameHeader:
         """Waits for the next frame's header; its payload must be read next.
 
         Raises:

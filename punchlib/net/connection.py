@@ -9,8 +9,8 @@ from typing import Protocol
 
 from punchlib.core.candidates import Route
 from punchlib.core.handshake import Terms
-from punchlib.doing import doing
 from punchlib.net.channel import Channel
+from punchlib.stopping import doing
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from punchlib.core.candidates import Route
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import Record
 from punchlib.core.simultaneous_open import ATTEMPTS, Technique, make_plan, plan_for_v1
-from punchlib.doing import doing
 from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel, nominate, open_channel
@@ -33,6 +32,7 @@ from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore
 from punchlib.rendezvous.watcher import FASTEST, Watcher
+from punchlib.stopping import doing
 
 #: Seconds between looks at the peer's record while an attempt runs: it may have started anew.
 CHANGE_POLL = 0.2

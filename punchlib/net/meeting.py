@@ -9,7 +9,6 @@ import time
 from punchlib.config import Config
 from punchlib.core import records
 from punchlib.core.records import GRACE, Record, RecordError, Withdrawal
-from punchlib.doing import stopped
 from punchlib.errors import (
     REPORTED,
     NoRoute,
@@ -22,6 +21,7 @@ from punchlib.errors import (
 from punchlib.net import sockets
 from punchlib.net.connection import Spec
 from punchlib.rendezvous.store import RendezvousStore, Slot
+from punchlib.stopping import stopped
 
 _ERRORS: dict[int, type[PunchError]] = {
     kind.exit_code: kind for kind in (NoRoute, PeerNotVerified, StreamBroken)

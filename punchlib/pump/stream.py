@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 
 from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
 from punchlib.core.timing import TIMING, Timing
-from punchlib.doing import doing, stopped
 from punchlib.errors import PeerSilent, PunchError, StreamBroken
 from punchlib.net.channel import Buffer, Channel, SocketChannel
 from punchlib.pump.buffers import borrowed
@@ -24,6 +23,7 @@ from punchlib.pump.stats import Stats
 from punchlib.pump.turn import Turn
 from punchlib.pump.unsent import shared
 from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
+from punchlib.stopping import doing, stopped
 
 __all__ = ["Stats", "receive_stream", "receive_stream_v1", "send_stream", "send_stream_v1"]
 

@@ -15,7 +15,7 @@ from punchlib.runtime.lines import LineReader
 from punchlib.runtime.pipes import PIPE_SIZE, grow, open_input, require, write_all
 from punchlib.runtime.r_split import Outputs
 from punchlib.runtime.split import deal
-from punchlib.runtime.tool import run
+from punchlib.runtime.tool_edge import run
 
 _USAGE = "auto-split.sh INPUT OUTPUT [OUTPUT…]"
 

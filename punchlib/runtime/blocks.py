@@ -16,7 +16,7 @@ HEADER_SIZE = _FRAME.size
 _NO_ID = bytes(8)
 
 
-class Header:
+class BlockHeader:
     """One frame header.
 
     Attributes:
@@ -36,7 +36,7 @@ class Header:
         return _FRAME.pack(self.block_id, self.size, self.is_last)
 
 
-def decode(data: bytes) -> Header:
+def decode(data: bytes) -> BlockHeader:
     """Decodes the 24 bytes of a header.
 
     Raises:
@@ -51,7 +51,7 @@ def decode(data: bytes) -> Header:
     return header
 
 
-def parse(data: bytes) -> Header | None:
+def parse(data: bytes) -> BlockHeader | None:
     """Decodes a header, or returns None for bytes that cannot be one.
 
     Text never passes: its 17th byte would have to be 0 or 1.
@@ -61,7 +61,7 @@ def parse(data: bytes) -> Header | None:
     block_id, size, is_last = _FRAME.unpack(data)
     if block_id < 0 or size >> 62 or is_last not in (0, 1):
         return None
-    return Header(block_id, size, bool(is_last))
+    return BlockHeader(block_id, size, bool(is_last))
 
 
 def is_cut_header(data: bytes) -> bool:
@@ -72,7 +72,7 @@ def is_cut_header(data: bytes) -> bool:
     return 0 < len(data) < HEADER_SIZE and data[:8] == _NO_ID[: len(data)]
 
 
-def truncated(missing: int, header: Header | None = None) -> StreamBroken:
+def truncated(missing: int, header: BlockHeader | None = None) -> StreamBroken:
     """The error for input that ends inside a frame."""
     where = "a frame header" if header is None else f"block {header.block_id}"
     return StreamBroken(

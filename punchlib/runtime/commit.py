@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from punchlib.aws.errors import is_code, translate
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import shell, state, storage
+from punchlib.runtime import script_shell, state, storage
 
 WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
 
@@ -32,7 +33,7 @@ def _wait_script_follows() -> bool:
     """
     if os.path.exists(f"{state.state_dir()}/waiting"):  # noqa: PTH110
         return True
-    process = Path(f"/proc/{shell.script_id()}")
+    process = Path(f"/proc/{script_shell.script_id()}")
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")[1:]
         scripts = [word for word in words if word and not word.startswith(b"-")]
@@ -75,7 +76,7 @@ def abort(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
         try:
             s3.abort_multipart_upload(**_where(upload))
         except Exception as error:
-            if storage.is_code(error, "NoSuchUpload"):
+            if is_code(error, "NoSuchUpload"):
                 continue
             first = first or _translated(error, upload, "was not aborted")
     if first:
@@ -88,7 +89,7 @@ def _where(upload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _translated(error: Exception, upload: Mapping[str, Any], what: str) -> StorageError:
     name = f"the upload to s3://{upload['bucket']}/{upload['key']} {what}"
-    known = storage.translate(error, name)
+    known = translate(error, name)
     if known is None:
         raise error
     return known
@@ -98,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     """`punch-commit complete|abort STATE_DIR`."""
 
     def body() -> int:
-        from punchlib.clients import client
+        from punchlib.aws.clients import client
 
         match list(argv):
             case ["complete" | "abort" as verb, folder]:

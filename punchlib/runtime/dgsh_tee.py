@@ -17,7 +17,7 @@ import sys
 from punchlib.errors import UsageError
 from punchlib.runtime.pipes import CHUNK, grow, is_pipe, require, splice_refused
 from punchlib.runtime.spool import Spool
-from punchlib.runtime.tool import run
+from punchlib.runtime.tool_edge import run
 
 _USAGE = "dgsh-tee -i IN -o OUT [-o OUT]… [-I] [-b SIZE] [-m SIZE] [-f] [-T DIR] [-M]"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -28,7 +28,7 @@ _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
 _PATIENCE_MS = 10
 
 
-class Options:
+class TeeOptions:
     """The command line.
 
     Attributes:
@@ -51,13 +51,13 @@ class Options:
         self.report = False
 
 
-def parse(args: list[str]) -> Options:
+def parse(args: list[str]) -> TeeOptions:
     """Reads the command line; letters may be joined, and a value may follow its letter at once.
 
     Raises:
         UsageError: something in it is unknown or missing.
     """
-    options = Options()
+    options = TeeOptions()
     rest = list(args)
     while rest:
         arg = rest.pop(0)
@@ -81,7 +81,7 @@ def parse(args: list[str]) -> Options:
     return options
 
 
-def _set(options: Options, letter: str, value: str) -> None:
+def _set(options: TeeOptions, letter: str, value: str) -> None:
     match letter:
         case "i":
             options.source = value
@@ -143,7 +143,7 @@ class Output:
 class Tee:
     """The event loop between one input and its outputs."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TeeOptions) -> None:
         self._options = options
         require(options.source)
         pipes = 1 + len(options.targets)

@@ -2,8 +2,8 @@
 
 It is single-threaded and opens no connection, so a fork is clean. Each child is a process of its
 own: it can be killed, run out of memory and use a core without touching its siblings. The caller
-(`punchlib.runtime.thin`) may live in another mount namespace with another /tmp; what it hands over
-are open descriptors.
+(`punchlib.runtime.engine_client`) may live in another mount namespace with another /tmp; what it
+hands over are open descriptors.
 
 A child whose caller dies gets SIGTERM, as the tool itself would have.
 """
@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from punchlib.runtime import thin, tools
+from punchlib.runtime import catalogue, engine_client
 
 #: A request is arguments and environment: the kernel's own limit for both is about 2 MiB.
 MAX_REQUEST = 8 << 20
@@ -43,8 +43,8 @@ class Request:
     """What a caller hands over.
 
     Attributes:
-        tool: a name of `tools.TOOLS`.
-        argv: its arguments; the paths among them name our descriptors (`tools.display_name`).
+        tool: a name of `catalogue.TOOLS`.
+        argv: its arguments; the paths among them name our descriptors (`catalogue.display_name`).
         environment: the caller's.
         fds: 0, 1, 2, the folder, the state folder, the paths.
     """
@@ -98,16 +98,17 @@ def serve(listener: socket.socket) -> None:
 
 def _import_everything() -> Callable[[], None]:
     """Returns what is to be done between two forks."""
-    from punchlib import clients, session
+    from punchlib import wiring
+    from punchlib.aws import clients
 
-    for tool in tools.TOOLS:
-        tools.load(tool)
+    for tool in catalogue.TOOLS:
+        catalogue.load(tool)
     clients.keep()
-    session.warm_up()
+    wiring.warm_up()
     gc.collect()
     # What is shared with the children stays shared: the collector would touch every page.
     gc.freeze()
-    return session.renew
+    return wiring.renew
 
 
 def _child(connection: socket.socket) -> None:
@@ -119,7 +120,7 @@ def _child(connection: socket.socket) -> None:
         request = receive(connection)
         enter(request)
         _die_with(connection)
-        code = tools.load(request.tool)(request.argv)
+        code = catalogue.load(request.tool)(request.argv)
     except CallerLeftError:
         pass
     except SystemExit as exc:
@@ -136,7 +137,7 @@ def _child(connection: socket.socket) -> None:
 
 
 def receive(connection: socket.socket) -> Request:
-    """Reads one request (the form is in `punchlib.runtime.thin`).
+    """Reads one request (the form is in `punchlib.runtime.engine_client`).
 
     Raises:
         CallerLeftError: it was killed in the middle.
@@ -149,7 +150,7 @@ def receive(connection: socket.socket) -> Request:
     text = _exactly(connection, length)
     fds: list[int] = []
     while len(fds) < count:
-        size = socket.CMSG_SPACE(thin.BATCH * _INT.size)
+        size = socket.CMSG_SPACE(engine_client.BATCH * _INT.size)
         data, ancillary, _, _ = connection.recvmsg(1, size)
         if not data:
             raise CallerLeftError
@@ -170,7 +171,7 @@ def receive(connection: socket.socket) -> Request:
 def _with_path(tool: str, argument: str, fd: int) -> str:
     """The argument with its path replaced by our descriptor of it."""
     path = f"/proc/self/fd/{fd}"
-    tools.NAMES[path] = argument.split("*", 4)[4] if tool == "pashlib" else argument
+    catalogue.NAMES[path] = argument.split("*", 4)[4] if tool == "pashlib" else argument
     if tool == "pashlib":
         return "*".join([*argument.split("*", 4)[:4], path])
     return path

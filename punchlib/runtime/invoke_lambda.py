@@ -32,7 +32,7 @@ def event(script_id: str, folder: str) -> bytes:
 
 def invoke_lambda(config: Config, payload: bytes) -> None:
     """Invokes the function; returns as soon as AWS has taken the event."""
-    from punchlib.clients import client
+    from punchlib.aws.clients import client
 
     client("lambda", config).invoke(FunctionName=FUNCTION, InvocationType="Event", Payload=payload)
 

@@ -35,7 +35,7 @@ STREAM_TOOLS = {
     "auto-split.sh": "auto_split",
 }
 
-#: Name under aws/ -> tool (`punchlib.runtime.tools`).
+#: Name under aws/ -> tool (`punchlib.runtime.catalogue`).
 S3_TOOLS = {
     "s3-get-object.py": "s3-get-object.py",
     "s3-put-object.py": "s3-put-object.py",
@@ -114,7 +114,7 @@ def _call_thin(tool: str) -> str:
     return (
         "import sys\n"
         f"sys.path[:0] = [{inserted}]\n"
-        "from punchlib.runtime.thin import run\n"
+        "from punchlib.runtime.engine_client import run\n"
         f"sys.exit(run({tool!r}))\n"
     )
 

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 
 import uvloop
 
-from punchlib import session
+from punchlib import wiring
 from punchlib.config import Config
-from punchlib.doing import doing, stopped
 from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
@@ -29,7 +28,8 @@ from punchlib.pump.stream import (
     send_stream_v1,
 )
 from punchlib.runtime import state
-from punchlib.runtime.tools import display_name
+from punchlib.runtime.catalogue import display_name
+from punchlib.stopping import doing, stopped
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
 RELEASE_TIME = 5.0
@@ -187,7 +187,7 @@ def say(line: str) -> None:
 async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
-    connector = session.open_connector(config, report=say)
+    connector = wiring.open_connector(config, report=say)
     work = asyncio.ensure_future(Pashlib(config, connector).run(connections))
     signals: list[int] = []
 

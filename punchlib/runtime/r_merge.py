@@ -11,7 +11,7 @@ import sys
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.runtime import blocks
 from punchlib.runtime.pipes import Mover, grow, open_input, read_exactly, require
-from punchlib.runtime.tool import run
+from punchlib.runtime.tool_edge import run
 
 
 class Input:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from functools import partial
 
 from punchlib.errors import UsageError
-from punchlib.runtime.blocks import Header
+from punchlib.runtime.blocks import BlockHeader
 from punchlib.runtime.holding import HoldingPipe, held_rounds, holding_pipe
 from punchlib.runtime.pipes import CHUNK, grow, open_input, open_output, require, write_all
 from punchlib.runtime.r_split_pieces import Piece, split
-from punchlib.runtime.tool import READER_GONE, run
+from punchlib.runtime.tool_edge import READER_GONE, run
 
 _USAGE = "r_split [-r] INPUT BATCH_BYTES OUTPUT [OUTPUT…]"
 
@@ -79,7 +79,7 @@ class Outputs:
     def _write(self, fd: int, piece: Piece) -> None:
         buffers = [piece.data] if piece.data else []
         if self._framed:
-            header = Header(piece.block_id, piece.size, piece.is_last)
+            header = BlockHeader(piece.block_id, piece.size, piece.is_last)
             buffers.insert(0, memoryview(header.encode()))
         if buffers:
             write_all(fd, *buffers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from punchlib.runtime import blocks
 from punchlib.runtime.pipes import Mover, grow, read_exactly
-from punchlib.runtime.tool import run
+from punchlib.runtime.tool_edge import run
 
 
 def unwrap(source: int, target: int) -> None:

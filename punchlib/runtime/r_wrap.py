@@ -17,9 +17,9 @@ import termios
 
 from punchlib.errors import PunchError, UsageError
 from punchlib.runtime import blocks, state
-from punchlib.runtime.blocks import Header
+from punchlib.runtime.blocks import BlockHeader
 from punchlib.runtime.pipes import CHUNK, Mover, grow, read_exactly, splice_refused, write_all
-from punchlib.runtime.tool import READER_GONE, run
+from punchlib.runtime.tool_edge import READER_GONE, run
 
 _USAGE = "r_wrap COMMAND [ARGUMENT…] < FRAMED > FRAMED"
 #: grep found nothing; a reader has gone. Everything else that is not 0 is a failure.
@@ -48,7 +48,7 @@ class Feed:
         pending: bytes that were read and not yet taken by CMD.
     """
 
-    def __init__(self, source: int, header: Header | None, begun: bytes = b"") -> None:
+    def __init__(self, source: int, header: BlockHeader | None, begun: bytes = b"") -> None:
         self.source = source
         self._header = header
         self._left = CHUNK if header is None else header.size
@@ -114,7 +114,7 @@ class Feed:
             self._left = self._header.size
 
 
-class Command:
+class BlockCommand:
     """One run of CMD.
 
     Attributes:
@@ -170,7 +170,7 @@ def run_block(argv: list[str], block_id: int, feed: Feed, target: int) -> None:
         CommandFailed: CMD cannot be run, or ended badly.
         StreamBroken: the block is cut.
     """
-    command = Command(argv)
+    command = BlockCommand(argv)
     mover = Mover(command.stdout)
     readable = False
     printing = True
@@ -208,7 +208,7 @@ def run_block(argv: list[str], block_id: int, feed: Feed, target: int) -> None:
             status,
             next_step="its own message, if any, is above",
         )
-    write_all(target, Header(block_id, 0, is_last=True).encode())
+    write_all(target, BlockHeader(block_id, 0, is_last=True).encode())
 
 
 def _forward(mover: Mover, source: int, block_id: int, target: int) -> bool:
@@ -218,7 +218,7 @@ def _forward(mover: Mover, source: int, block_id: int, target: int) -> bool:
     size = int.from_bytes(buffer, sys.byteorder)
     if not size:
         return False
-    write_all(target, Header(block_id, size, is_last=False).encode())
+    write_all(target, BlockHeader(block_id, size, is_last=False).encode())
     mover.exactly(target, size)
     return True
 

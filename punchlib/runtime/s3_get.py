@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from punchlib.config import Config
 from punchlib.errors import UsageError
-from punchlib.runtime import storage, tools
+from punchlib.runtime import catalogue, storage
 from punchlib.runtime.pipes import grow, require, write_all
 
 _USAGE = "python3.9 aws/s3-get-object.py KEY DEST [bytes=A-B]"
@@ -18,7 +18,7 @@ def open_destination(path: str) -> int:
 
     A missing path becomes a file, unless it has the name or the place of a FIFO.
     """
-    if tools.display_name(path) in ("-", "/dev/stdout"):
+    if catalogue.display_name(path) in ("-", "/dev/stdout"):
         return 1
     if not os.path.exists(path) and "fifo" in os.path.basename(path).lower():  # noqa: PTH110, PTH119
         require(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import commit, state, storage, tools
+from punchlib.runtime import catalogue, commit, state, storage
 from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
@@ -114,7 +114,7 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     Raises:
         StorageError: S3 refuses, or another component of this node has failed.
     """
-    from punchlib.clients import client
+    from punchlib.aws.clients import client
 
     s3 = client("s3", config, max_pool_connections=_WORKERS + 1)
     upload = Upload(s3, bucket, key)
@@ -144,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
             raise UsageError("KEY and SRC are needed", next_step=_USAGE)
         key, source = argv[:2]
         # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
-        fd = 0 if tools.display_name(source) in ("-", "/dev/stdin") else open_input(source)
+        fd = 0 if catalogue.display_name(source) in ("-", "/dev/stdin") else open_input(source)
         grow(fd)
         if key == "/dev/null":
             while os.read(fd, CHUNK):

@@ -15,7 +15,7 @@ from typing import Protocol
 from punchlib.config import Config
 from punchlib.errors import UsageError
 from punchlib.runtime import storage
-from punchlib.runtime.blocks import Header
+from punchlib.runtime.blocks import BlockHeader
 from punchlib.runtime.pipes import grow, write_all
 from punchlib.runtime.s3_get import open_destination
 
@@ -42,7 +42,7 @@ class Chunk:
     aligned: bool = False
 
 
-class Stream(Protocol):
+class ByteSource(Protocol):
     """What `lines_of` reads: an object of known size."""
 
     def stream(self, first: int, last: int) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ class Lines:
         return memoryview(data)[start:stop]
 
 
-def lines_of(reader: Stream, size: int, chunk: Chunk) -> Iterator[memoryview]:
+def lines_of(reader: ByteSource, size: int, chunk: Chunk) -> Iterator[memoryview]:
     """Yields the lines of one range, in pieces of any size.
 
     Args:
@@ -110,7 +110,7 @@ def lines_of(reader: Stream, size: int, chunk: Chunk) -> Iterator[memoryview]:
             return
 
 
-def _following(reader: Stream, first: int, end: int, size: int) -> Iterator[bytes]:
+def _following(reader: ByteSource, first: int, end: int, size: int) -> Iterator[bytes]:
     """The bytes from `first` on: the range and a little beyond it, then growing steps."""
     step = 64 << 10
     while first < size:
@@ -218,10 +218,10 @@ def _copy(key: str, destination: str, chunks: list[Chunk], *, framed: bool) -> N
     for chunk in chunks:
         for piece in lines_of(reader, size, chunk):
             if framed:
-                header = Header(chunk.block_id, len(piece), is_last=False)
+                header = BlockHeader(chunk.block_id, len(piece), is_last=False)
                 write_all(target, header.encode(), piece)
             else:
                 write_all(target, piece)
         if framed:
             # Ends the block, and is all of an empty one.
-            write_all(target, Header(chunk.block_id, 0, is_last=True).encode())
+            write_all(target, BlockHeader(chunk.block_id, 0, is_last=True).encode())

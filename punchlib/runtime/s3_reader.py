@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from punchlib.clients import client
+from punchlib.aws.clients import client
+from punchlib.aws.errors import translate
 from punchlib.config import Config
 from punchlib.errors import PunchError, StorageError
-from punchlib.runtime import storage
 
 #: What one read asks of the connection.
 _READ = 1 << 20
@@ -94,7 +94,7 @@ class ObjectReader:
     def _translated(self, error: Exception) -> Exception:
         if isinstance(error, PunchError):
             return error
-        return storage.translate(error, self.name) or error
+        return translate(error, self.name) or error
 
 
 def _read(body: Any) -> bytes:

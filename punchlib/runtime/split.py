@@ -9,7 +9,7 @@ from punchlib.runtime.lines import LineReader
 from punchlib.runtime.pipes import grow, open_input, require
 from punchlib.runtime.r_split import Outputs
 from punchlib.runtime.r_split_pieces import Piece
-from punchlib.runtime.tool import READER_GONE, run
+from punchlib.runtime.tool_edge import READER_GONE, run
 
 _USAGE = "split INPUT LINES OUTPUT [OUTPUT…]"
 

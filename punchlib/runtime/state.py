@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from punchlib.runtime import shell
+from punchlib.runtime import script_shell
 
 FAILURES = "failures"
 PENDING = "pending"
@@ -22,7 +22,7 @@ def state_dir() -> str:
     is named after the shell that runs it.
     """
     given = os.environ.get("PUNCH_STATE_DIR")
-    return given or f"/tmp/.punch-{os.getuid()}/{shell.state_name(shell.script_id())}"
+    return given or f"/tmp/.punch-{os.getuid()}/{script_shell.state_name(script_shell.script_id())}"
 
 
 def mark_failed(component: str, reason: str) -> None:

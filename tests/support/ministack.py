@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 
 

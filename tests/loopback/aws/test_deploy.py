@@ -84,7 +84,7 @@ def test_an_api_that_is_not_there_is_one_message(
     cloud: MiniStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("punchlib.clients.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("punchlib.aws.clients.MAX_ATTEMPTS", 1)
 
     code = main(["--image", "x", "--bucket", "y", "--template", str(TEMPLATE)])
 

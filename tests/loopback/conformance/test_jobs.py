@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.jobs import checks, manifest
-from punchlib.jobs.events import Clock, JobEvent
-from punchlib.jobs.local import LocalCloud
-from punchlib.jobs.runner import JobRunner, Plan
+from punchlib.jobs.events import EventSink, JobEvent
+from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.local.cloud import LocalCloud
 from tests.support.jobgen import JOBS, Draft, s3_ranges, sort_job
 from tests.support.texts import english
 
@@ -38,12 +38,14 @@ def run(cloud: LocalCloud, draft: Draft, inputs: list[bytes], folder: Path) -> t
         files[-1].write_bytes(data)
     out = folder / "out"
     events: list[JobEvent] = []
-    clock = Clock(events.append)
+    sink = EventSink(events.append)
     job = manifest.load(folder / "job")
-    checks.check(job, clock, local=True)
+    checks.check(job, sink, local=True)
     config = Config.from_env()
-    plan = Plan(dict(zip(draft.inputs, files, strict=True)), {draft.output: out}, timeout=120)
-    JobRunner(job, plan, cloud.launchers, client("s3", config), config, clock).run()
+    request = RunRequest(
+        dict(zip(draft.inputs, files, strict=True)), {draft.output: out}, timeout=120
+    )
+    JobRunner(job, request, cloud.launchers, client("s3", config), config, sink).run()
     env = {**os.environ, "LC_ALL": "C.UTF-8"} | {f"IN{n}": str(f) for n, f in enumerate(files, 1)}
     plain = subprocess.run(
         ["bash", "-o", "pipefail", "-c", draft.pipeline], env=env, capture_output=True, check=False

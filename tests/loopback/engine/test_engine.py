@@ -156,16 +156,16 @@ def test_the_callers_death_is_the_tools(pashlib: Path, served: dict[str, str]) -
 #: A caller whose last bytes come when its tool runs already; on a busy machine they do.
 LATE_CALLER = """
 import os, sys, time
-from punchlib.runtime import thin
+from punchlib.runtime import engine_client
 
-def hand_over(sock, *rest, really=thin._hand_over):
+def hand_over(sock, *rest, really=engine_client._hand_over):
     really(sock, *rest)
     for _ in range(100):
         sock.send(b"x")
         time.sleep(0.005)
 
-thin._hand_over = hand_over
-sys.exit(thin._by_engine(os.environb[b"PUNCH_ENGINE"], "pashlib", sys.argv[1:]) or 99)
+engine_client._hand_over = hand_over
+sys.exit(engine_client._by_engine(os.environb[b"PUNCH_ENGINE"], "pashlib", sys.argv[1:]) or 99)
 """
 
 

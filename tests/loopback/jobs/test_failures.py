@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from punchlib.aws.protocol import Event, Task
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, StorageError
 from punchlib.jobs import manifest, storage
-from punchlib.jobs.events import Clock
-from punchlib.jobs.local import LocalCloud
+from punchlib.jobs.events import EventSink
 from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Report, first_cause
-from punchlib.jobs.runner import JobRunner, Plan
+from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.local.cloud import LocalCloud
+from punchlib.node.protocol import Event, Task
 from tests.support.jobgen import sort_job
 from tests.support.jobtools import command, kill, lasting_job, processes, wait_until
 
@@ -28,13 +28,13 @@ BEFORE = b"what was there before\n"
 class Run:
     """A job in a thread, so that a test can interfere."""
 
-    def __init__(self, cloud: LocalCloud, folder: Path, plan: Plan | None = None) -> None:
+    def __init__(self, cloud: LocalCloud, folder: Path, request: RunRequest | None = None) -> None:
         config = Config.from_env()
         self.s3: Any = client("s3", config)
         job = manifest.load(folder)
-        clock = Clock(lambda event: None)
-        plan = plan or Plan(timeout=60)
-        self._runner = JobRunner(job, plan, cloud.launchers, self.s3, config, clock)
+        sink = EventSink(lambda event: None)
+        request = request or RunRequest(timeout=60)
+        self._runner = JobRunner(job, request, cloud.launchers, self.s3, config, sink)
         self._error: JobFailed | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -156,7 +156,7 @@ def test_the_merger_on_ec2_is_killed(cloud: LocalCloud, output: str, tmp_path: P
 
 def test_the_time_is_up(cloud: LocalCloud, output: str, tmp_path: Path) -> None:
     lasting_job(tmp_path)
-    run = Run(cloud, tmp_path, Plan(timeout=3))
+    run = Run(cloud, tmp_path, RunRequest(timeout=3))
     error = run.failure()
     assert error.message.startswith("the time is up: after 3 s these nodes had not ended: ")
     assert "worker1" in error.message
@@ -180,7 +180,7 @@ def test_two_runs_of_one_job_at_once(cloud: LocalCloud, tmp_path: Path) -> None:
     text.write_bytes(b"b\nc\na\n" * 1000)
     out = tmp_path / "out"
     failing = Run(cloud, tmp_path / "failing")
-    good = Run(cloud, tmp_path / "job", Plan({job.inputs[0]: text}, {job.output: out}, 60))
+    good = Run(cloud, tmp_path / "job", RunRequest({job.inputs[0]: text}, {job.output: out}, 60))
     kill(failing.find("sort", on_lambda=True))
     failing.failure()
     good._thread.join(60)

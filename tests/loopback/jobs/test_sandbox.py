@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.aws import sandbox
+from punchlib.node import sandbox
 from tests.support.jobtools import processes, wait_until
 
 NOBODY = 65534

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from punchlib import session
+from punchlib import wiring
 from punchlib.config import Config
 from punchlib.errors import RendezvousError
 from punchlib.rendezvous.dynamodb import DynamoDbStore
@@ -96,7 +96,7 @@ def config(bad_days: BadDays) -> Config:
 
 def store_of(config: Config, patience: float = 20.0) -> DynamoDbStore:
     return DynamoDbStore(
-        lambda: session.dynamodb_client(config), table=config.table, patience=patience
+        lambda: wiring.dynamodb_client(config), table=config.table, patience=patience
     )
 
 
@@ -121,7 +121,7 @@ def test_exactly_one_is_second(config: Config) -> None:
             assert {a.peer, b.peer} == {None, V2}
         found = await store.read([s for pair in pairs for s in pair])
         assert len(found) == 24
-        description = session.dynamodb_client(config).describe_time_to_live(TableName=config.table)
+        description = wiring.dynamodb_client(config).describe_time_to_live(TableName=config.table)
         assert description["TimeToLiveDescription"]["AttributeName"] == "expires_at"
 
     run(main)

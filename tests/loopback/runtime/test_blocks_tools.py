@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.runtime.blocks import Header
+from punchlib.runtime.blocks import BlockHeader
 
 from .conftest import Bash
 
@@ -14,7 +14,7 @@ WAIT = "\nsource runtime/wait_for_output_and_sigpipe_rest.sh $p\nexit $internal_
 
 
 def frame(block_id: int, data: bytes, *, is_last: bool = True, size: int | None = None) -> bytes:
-    return Header(block_id, len(data) if size is None else size, is_last).encode() + data
+    return BlockHeader(block_id, len(data) if size is None else size, is_last).encode() + data
 
 
 def job(*stages: str, fifos: int = 0) -> str:
@@ -130,10 +130,10 @@ def test_unframed_input_is_one_block(bash: Bash, raw: bytes) -> None:
     "data",
     [
         frame(0, b"whole\n") + frame(1, b"half", size=1000),
-        frame(0, b"whole\n") + Header(1, 5, True).encode()[:11],
+        frame(0, b"whole\n") + BlockHeader(1, 5, True).encode()[:11],
         frame(0, b"whole\n") + b"this is certainly no header at all",
         frame(0, b"lies\n", size=3) + frame(1, b"next\n"),
-        Header(0, 5, True).encode()[:11],
+        BlockHeader(0, 5, True).encode()[:11],
     ],
     ids=["payload", "header", "garbage", "lying-size", "first-header"],
 )

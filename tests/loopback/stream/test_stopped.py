@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.doing import stopped
 from punchlib.errors import StreamBroken
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import receive_stream, send_stream
+from punchlib.stopping import stopped
 from tests.support.stream_rig import FAST, channel_pair, run
 
 MIB = 1 << 20

@@ -8,13 +8,13 @@ import pytest
 
 from punchlib.errors import UsageError
 from punchlib.jobs import checks, manifest
-from punchlib.jobs.events import Clock, JobEvent
+from punchlib.jobs.events import EventSink, JobEvent
 from tests.support.jobgen import JOBS, sort_job
 
 
 def check(folder: Path, *, local: bool = False) -> list[JobEvent]:
     events: list[JobEvent] = []
-    checks.check(manifest.load(folder), Clock(events.append), local=local)
+    checks.check(manifest.load(folder), EventSink(events.append), local=local)
     return events
 
 

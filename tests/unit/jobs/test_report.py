@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from punchlib.aws.protocol import ScriptResult
-from punchlib.aws.script_runner import CANCELLED
 from punchlib.jobs.report import Outcome, Report, failure, first_cause
+from punchlib.node.protocol import ScriptResult
+from punchlib.node.script_runner import CANCELLED
 
 LOST = {"error": "the worker failed: Runtime.ExitError"}
 

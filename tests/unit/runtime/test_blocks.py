@@ -6,25 +6,25 @@ from hypothesis import strategies as st
 
 from punchlib.errors import StreamBroken
 from punchlib.runtime import blocks
-from punchlib.runtime.blocks import Header
+from punchlib.runtime.blocks import BlockHeader
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**62 - 1), st.booleans())
 def test_what_is_encoded_is_decoded(block_id: int, size: int, is_last: bool) -> None:
-    data = Header(block_id, size, is_last).encode()
+    data = BlockHeader(block_id, size, is_last).encode()
     assert len(data) == blocks.HEADER_SIZE == 24
     header = blocks.decode(data)
     assert (header.block_id, header.size, header.is_last) == (block_id, size, is_last)
 
 
 def test_the_layout_is_the_documented_one() -> None:
-    data = Header(1, 0x0203, True).encode()
+    data = BlockHeader(1, 0x0203, True).encode()
     assert data == b"\1\0\0\0\0\0\0\0" + b"\3\2\0\0\0\0\0\0" + b"\1" + bytes(7)
 
 
 @given(st.binary(min_size=7, max_size=7))
 def test_padding_is_ignored(padding: bytes) -> None:
-    header = blocks.decode(Header(5, 6, False).encode()[:17] + padding)
+    header = blocks.decode(BlockHeader(5, 6, False).encode()[:17] + padding)
     assert (header.block_id, header.size, header.is_last) == (5, 6, False)
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from punchlib.config import Config
 from punchlib.core.frames import FrameType, Incoming, encode_reason
-from punchlib.doing import doing
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import state
 from punchlib.runtime.pashlib import first_failure, marked, parse
+from punchlib.stopping import doing
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ import _socket
 import posix
 import sys
 
-from punchlib.runtime import shell
+from punchlib.runtime import script_shell
 
 #: The environment variable that names the engine's socket.
 ENGINE = "PUNCH_ENGINE"
@@ -43,9 +43,9 @@ def run(tool: str) -> int:
         code = _by_engine(name, tool, argv)
         if code is not None:
             return code
-    from punchlib.runtime import tools
+    from punchlib.runtime import catalogue
 
-    return tools.load(tool)(argv)
+    return catalogue.load(tool)(argv)
 
 
 def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
@@ -118,7 +118,9 @@ def _path_of(tool: str, index: int, argument: str) -> str:
 def _state_dir() -> str:
     """As `punchlib.runtime.state.state_dir`, and made."""
     given = posix.environ.get(b"PUNCH_STATE_DIR", b"").decode()
-    path = given or f"/tmp/.punch-{posix.getuid()}/{shell.state_name(shell.script_id())}"
+    path = (
+        given or f"/tmp/.punch-{posix.getuid()}/{script_shell.state_name(script_shell.script_id())}"
+    )
     for folder in (path.rpartition("/")[0], path):
         try:
             posix.mkdir(folder, 0o700)
@@ -131,7 +133,7 @@ def _hand_over(
     sock: _socket.socket, tool: str, argv: list[str], paths: list[int], fds: list[int]
 ) -> None:
     environment = [k + b"=" + v for k, v in posix.environ.items()]
-    environment.append(f"PUNCH_SHELL={shell.script_id()}".encode())
+    environment.append(f"PUNCH_SHELL={script_shell.script_id()}".encode())
     arguments = [a.encode("utf-8", "surrogateescape") for a in argv]
     indexes = ",".join(map(str, paths)).encode()
     text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment, indexes])

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from punchlib.aws.protocol import Event, Task
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.jobs.launch import Ec2Launcher, NodeLost
-from punchlib.jobs.local import LocalCloud
 from punchlib.jobs.placement import Place
+from punchlib.local.cloud import LocalCloud
+from punchlib.node.protocol import Event, Task
 from tests.support.jobtools import processes, wait_until
 
 HANDLER = [sys.executable, "-m", "punchlib.cli.main", "ec2-handler", "--host", "127.0.0.1"]

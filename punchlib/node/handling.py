@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from punchlib.aws.protocol import Event, Result
-from punchlib.aws.script_runner import ScriptRunner
-from punchlib.runtime import engine, thin
+from punchlib.node.protocol import Event, Result
+from punchlib.node.script_runner import ScriptRunner
+from punchlib.runtime import engine, engine_client
 
 
 def workdir() -> Path:
@@ -24,10 +24,10 @@ def ensure_engine() -> None:
 
     Scripts find it by PUNCH_ENGINE; until it has imported everything, they wait in its queue.
     """
-    if thin.ENGINE not in os.environ:
+    if engine_client.ENGINE not in os.environ:
         lifetime = contextlib.ExitStack()
         atexit.register(lifetime.close)
-        os.environ[thin.ENGINE] = lifetime.enter_context(engine.spawn())
+        os.environ[engine_client.ENGINE] = lifetime.enter_context(engine.spawn())
 
 
 def run_event(

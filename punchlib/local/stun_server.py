@@ -1,6 +1,6 @@
 """A small STUN server over TCP and UDP, for `punch run --local` where coturn is not installed.
 
-    python -m punchlib.net.stun_server HOST:PORT…
+    python -m punchlib.local.stun_server HOST:PORT…
 
 It answers binding requests with the address they came from, on every address it is given, and
 ignores everything else. It serves until SIGTERM.
@@ -86,7 +86,7 @@ def _answer(message: bytes, peer: tuple[str, int]) -> bytes | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m punchlib.net.stun_server HOST:PORT…`."""
+    """`python -m punchlib.local.stun_server HOST:PORT…`."""
     addresses = []
     for text in sys.argv[1:] if argv is None else argv:
         host, _, port = text.rpartition(":")

@@ -39,7 +39,7 @@ class Word:
 
 
 @dataclass
-class Command:
+class ShellCommand:
     """A simple command.
 
     Attributes:
@@ -60,21 +60,21 @@ class Command:
         return self.words[0].text if self.words and self.words[0].literal else ""
 
 
-def commands(script: str) -> list[Command]:
+def commands(script: str) -> list[ShellCommand]:
     """All simple commands, also those inside of functions, groups and `<( … )`.
 
     Raises:
         NotUnderstoodError: the text could not be followed to its end.
     """
-    found: list[Command] = []
-    current = Command()
+    found: list[ShellCommand] = []
+    current = ShellCommand()
     pending = ""
     for kind, word in _tokens(script):
         if kind == "operator":
             if current.words or current.assignments or current.redirections:
                 current.background = word.text == "&"
                 found.append(current)
-            current, pending = Command(), ""
+            current, pending = ShellCommand(), ""
         elif kind == "redirection":
             pending = word.text
         elif pending:

@@ -54,7 +54,7 @@ def open_connector(
 
 def dynamodb_client(config: Config) -> Any:
     """A client that gives up early: `DynamoDbStore` tries again, and knows for how long."""
-    from punchlib.clients import client
+    from punchlib.aws.clients import client
 
     return client(
         "dynamodb",
@@ -68,7 +68,7 @@ def dynamodb_client(config: Config) -> Any:
 
 def s3_client(config: Config) -> Any:
     """The S3 route's client."""
-    from punchlib.clients import client
+    from punchlib.aws.clients import client
 
     return client("s3", config, max_pool_connections=s3_route.THREADS)
 
@@ -77,7 +77,7 @@ def warm_up() -> None:
     """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
     import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
 
-    from punchlib.clients import rehearse
+    from punchlib.aws.clients import rehearse
 
     renew()
     config = Config.from_env()

@@ -1,6 +1,6 @@
 """AWS's runtime interface emulator, which `punch run --local` runs each Lambda node under.
 
-    python -m punchlib.jobs.rie [TARGET]
+    python -m punchlib.local.rie [TARGET]
 
 AWS ships the binary inside the `aws-sam-cli` wheel on PyPI, for x86_64 and arm64. This takes it
 from there into the virtual environment, without installing that package.
@@ -38,7 +38,7 @@ def locate() -> Path:
     if not os.access(path, os.X_OK):
         raise UsageError(
             f"AWS's runtime interface emulator is not at {path}",
-            next_step=f"fetch it with `{sys.executable} -m punchlib.jobs.rie`, or set PUNCH_RIE",
+            next_step=f"fetch it with `{sys.executable} -m punchlib.local.rie`, or set PUNCH_RIE",
         )
     return path
 
@@ -73,7 +73,7 @@ def fetch(target: Path | None = None) -> Path:
 
 
 def main() -> int:
-    """`python -m punchlib.jobs.rie [TARGET]`."""
+    """`python -m punchlib.local.rie [TARGET]`."""
     try:
         print(fetch(Path(sys.argv[1]) if sys.argv[1:] else None))
     except PunchError as error:

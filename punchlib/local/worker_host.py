@@ -1,6 +1,6 @@
 """Forks Lambda workers for the local mode: real ones, less the 0.4 s of imports that each needs.
 
-    python -m punchlib.jobs.worker_host FD       FD: a Unix datagram socket with requests
+    python -m punchlib.local.worker_host FD       FD: a Unix datagram socket with requests
 
 A worker is AWS's runtime interface emulator and awslambdaric around our handler, in a sandbox.
 The emulator wants to start the runtime itself. Here the runtime is a fork of this process, which
@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from punchlib.aws import sandbox
+from punchlib.node import sandbox
 
 _MAX_REQUEST = 65536
 #: Seconds for the emulator to open its API once it has started a runtime.
@@ -69,7 +69,7 @@ class WorkerHost:
         self._socket = ours
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-P", "-m", "punchlib.jobs.worker_host", str(number)]
+            command = [sys.executable, "-P", "-m", "punchlib.local.worker_host", str(number)]
             self._process = subprocess.Popen(
                 sandbox.command(command),
                 env=env,
@@ -102,7 +102,7 @@ def serve(requests: socket.socket) -> None:
     """Answers requests until the other end closes."""
     # Imported here, in the parent: the workers share it. Not awslambdaric: its native part reads
     # AWS_LAMBDA_RUNTIME_API, which differs, when it is loaded; and it is small.
-    import punchlib.aws.lambda_handler  # noqa: F401
+    import punchlib.node.lambda_handler  # noqa: F401
 
     gc.collect()
     gc.freeze()  # what is shared stays shared
@@ -167,7 +167,7 @@ def _runtime(worker: Worker) -> int:
 
     begin.read_bytes()  # until the first invocation
     _wait_for(worker.address, 9001)
-    bootstrap.run("punchlib.aws.lambda_handler.handler", LambdaRuntimeClient(api, False))
+    bootstrap.run("punchlib.node.lambda_handler.handler", LambdaRuntimeClient(api, False))
     return 0
 
 
@@ -181,7 +181,7 @@ def _wait_for(address: str, port: int) -> None:
 
 
 def main() -> int:
-    """`python -m punchlib.jobs.worker_host FD`."""
+    """`python -m punchlib.local.worker_host FD`."""
     serve(socket.socket(fileno=int(sys.argv[1])))
     return 0
 

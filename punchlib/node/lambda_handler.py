@@ -1,6 +1,6 @@
 """The Lambda function: runs the scripts of an event, one after the other (SPEC section 7).
 
-    handler = punchlib.aws.lambda_handler.handler
+    handler = punchlib.node.lambda_handler.handler
 
 A failed script fails the invocation with `ScriptsFailed`, whose message carries the result.
 """
@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from punchlib.aws.node import ensure_engine, run_event, workdir
-from punchlib.aws.protocol import Event, ScriptsFailed
-from punchlib.aws.script_runner import ScriptRunner
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
+from punchlib.node.handling import ensure_engine, run_event, workdir
+from punchlib.node.protocol import Event, ScriptsFailed
+from punchlib.node.script_runner import ScriptRunner
 
 #: Seconds kept back from Lambda's time-out, to stop the script and to answer.
 RESERVE = 5.0

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from punchlib.aws import sandbox
-from punchlib.aws.protocol import Event, ScriptResult, Task, script_key
-from punchlib.aws.stderr_tail import StderrTail
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
+from punchlib.node import sandbox
+from punchlib.node.protocol import Event, ScriptResult, Task, script_key
+from punchlib.node.stderr_tail import StderrTail
 from punchlib.runtime import commit, state
 
 #: Seconds between two looks whether the script must stop.

@@ -5,7 +5,7 @@
     nodes       each Lambda node a fresh worker: AWS's runtime interface emulator and awslambdaric
                 around our handler; each EC2 node a script of the EC2 handler
 
-Every process runs in a sandbox (punchlib.aws.sandbox), so each node has its own /tmp, and when
+Every process runs in a sandbox (punchlib.node.sandbox), so each node has its own /tmp, and when
 this process ends, even by SIGKILL, nothing of it is left. A worker starts when its invocation
 comes, and its address is its own: 127.x.y.z, ports 8080 and 9001, like a real one's.
 """
@@ -24,14 +24,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from punchlib.aws import sandbox
-from punchlib.aws.ec2_handler import installation
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import rie
 from punchlib.jobs.launch import Ec2Launcher, Launcher
-from punchlib.jobs.local_lambda import Box, LocalLambda
 from punchlib.jobs.placement import Place
-from punchlib.runtime import layout, thin
+from punchlib.local import rie
+from punchlib.local.workers import Box, LocalLambda
+from punchlib.node import sandbox
+from punchlib.node.ec2_handler import installation
+from punchlib.runtime import engine_client, layout
 
 BUCKET = "punch"
 #: Seconds for a service to listen.
@@ -87,11 +87,11 @@ class LocalCloud:
         layout.write_pashlib(root / "pashlib")
 
         aws, stun, ec2 = (_free_port() for _ in range(3))
-        env = self._environment(f"http://127.0.0.1:{aws}", stun)
-        self._exit.enter_context(_environment(env))
+        env = self._node_environment(f"http://127.0.0.1:{aws}", stun)
+        self._exit.enter_context(_as_our_environment(env))
         # -P: what lies in the current folder must not shadow our packages.
         python = [sys.executable, "-P", "-m"]
-        self._service("engine", [*python, "punchlib.runtime.engine", env[thin.ENGINE]], {})
+        self._service("engine", [*python, "punchlib.runtime.engine", env[engine_client.ENGINE]], {})
         services = [
             self._service(
                 "ministack",
@@ -124,7 +124,7 @@ class LocalCloud:
         self._exit.callback(function.close)
         self.launchers = {"lambda": function, "ec2": Ec2Launcher("127.0.0.1", ec2)}
 
-    def _environment(self, endpoint: str, stun_port: int) -> dict[str, str]:
+    def _node_environment(self, endpoint: str, stun_port: int) -> dict[str, str]:
         """What every node sees: as little of this machine as a real one would."""
         env = {
             name: value
@@ -144,7 +144,7 @@ class LocalCloud:
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_EC2_METADATA_DISABLED": "true",
             # One engine serves all nodes.
-            thin.ENGINE: f"punch-local-{secrets.token_hex(8)}",
+            engine_client.ENGINE: f"punch-local-{secrets.token_hex(8)}",
         }
         # Two addresses: a client can tell what kind of mapping is in between (RFC 5780).
         env.setdefault("PASH_STUN_SERVER", f"127.0.0.1:{stun_port},127.0.0.2:{stun_port}")
@@ -168,7 +168,7 @@ class LocalCloud:
         return name, process
 
     def _make_bucket(self, bucket: str) -> None:
-        from punchlib.clients import client
+        from punchlib.aws.clients import client
         from punchlib.config import Config
 
         client("s3", Config.from_env()).create_bucket(Bucket=bucket)
@@ -178,7 +178,7 @@ def _stun_command(root: Path, port: int) -> list[str]:
     coturn = shutil.which("turnserver")
     if not coturn:
         addresses = [f"127.0.0.{n}:{port}" for n in (1, 2)]
-        return [sys.executable, "-P", "-m", "punchlib.net.stun_server", *addresses]
+        return [sys.executable, "-P", "-m", "punchlib.local.stun_server", *addresses]
     return [
         *(coturn, "-n", "--stun-only", "--no-auth", "--no-tls", "--no-dtls", "--no-cli"),
         *("--listening-ip=127.0.0.1", "--listening-ip=127.0.0.2", f"--listening-port={port}"),
@@ -230,7 +230,7 @@ def _remove(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _environment(env: dict[str, str]) -> Iterator[None]:
+def _as_our_environment(env: dict[str, str]) -> Iterator[None]:
     """Makes `env` our own environment: boto3 takes endpoint and credentials from there."""
     before = dict(os.environ)
     os.environ.clear()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from punchlib.jobs.local import LocalCloud
+from punchlib.local.cloud import LocalCloud
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ from pathlib import Path
 from types import FrameType
 
 import punchlib
-from punchlib.aws import sandbox
-from punchlib.aws.node import ensure_engine, log, run_event, workdir
-from punchlib.aws.protocol import Event
-from punchlib.aws.script_runner import Sandboxing, ScriptRunner
-from punchlib.clients import client
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
+from punchlib.node import sandbox
+from punchlib.node.handling import ensure_engine, log, run_event, workdir
+from punchlib.node.protocol import Event
+from punchlib.node.script_runner import Sandboxing, ScriptRunner
 
 PORT = 9999
 #: Bytes; a request is far smaller.

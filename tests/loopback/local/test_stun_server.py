@@ -20,7 +20,7 @@ ADDRESSES = ("127.0.0.1", "127.0.0.2")
 def port() -> Iterator[int]:
     with socket.create_server((ADDRESSES[0], 0)) as probe:
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "punchlib.net.stun_server"]
+    command = [sys.executable, "-m", "punchlib.local.stun_server"]
     process = subprocess.Popen([*command, *(f"{a}:{port}" for a in ADDRESSES)])
 
     def listens() -> bool:

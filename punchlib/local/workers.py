@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from punchlib.aws.protocol import Event, Result
 from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer
-from punchlib.jobs.worker_host import Worker, WorkerHost
+from punchlib.local.worker_host import Worker, WorkerHost
+from punchlib.node.protocol import Event, Result
 
 MEMORY_MB = 1769
 TIMEOUT = 900

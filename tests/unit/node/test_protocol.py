@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.aws.protocol import (
+from punchlib.errors import JobFailed, UsageError
+from punchlib.node.protocol import (
     Event,
     Result,
     ScriptResult,
@@ -16,7 +17,6 @@ from punchlib.aws.protocol import (
     Task,
     parse_error,
 )
-from punchlib.errors import JobFailed, UsageError
 
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 

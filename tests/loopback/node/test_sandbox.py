@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.aws import sandbox
+from punchlib.node import sandbox
 
 #: A shell that dies of SIGTERM at once, and a stage that still has something to do then.
 _SCRIPT = """
