@@ -70,7 +70,7 @@ def s3_client(config: Config) -> Any:
     """The S3 route's client."""
     from punchlib.aws.clients import client
 
-    return client("s3", config, max_pool_connections=s3_route.THREADS)
+    return client("s3", config)
 
 
 def warm_up() -> None:
@@ -84,7 +84,7 @@ def warm_up() -> None:
     client = dynamodb_client(config)
     rehearse(client, "update_item", **dynamodb.registration("rdv", Slot("key", "0"), "{}", 0))
     rehearse(client, "batch_get_item", **dynamodb.batch("rdv", ["key"]))
-    s3_client(config)
+    rehearse(s3_client(config), "get_object", Bucket="bucket", Key="key")
 
 
 def renew() -> None:

@@ -18,6 +18,17 @@ READ_TIMEOUT = 60.0
 #: Calls in all, the first included; back-off with jitter in between.
 MAX_ATTEMPTS = 5
 
+#: Idle connections that a client keeps. One number for most, so that they share a client.
+POOL = 16
+
+#: Variables that no client reads when it is made: each worker and each script has its own.
+_NOT_READ = ("AWS_LAMBDA_", "AWS_BUCKET", "AWS_EXECUTION_ENV")
+#: Variables without AWS_ that one does read (in lower case: a proxy may have both).
+_READ_TOO = frozenset(
+    ("home", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle")
+)
+_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+
 _kept: dict[object, Any] = {}
 _keeping = False
 
@@ -43,14 +54,39 @@ def client(service: str, config: Config, **kw: Any) -> Any:
     Returns:
         The client. It is untyped: boto3 builds its methods at run time.
     """
-    aws = frozenset((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
-    purpose = (service, config.region, repr(sorted(kw.items())), aws)
-    if purpose in _kept:
-        return _kept[purpose]
-    made = _make(service, config, kw)
-    if _keeping:
-        _kept[purpose] = made
-    return made
+    if not _keeping:
+        return _make(service, config, kw)
+    purpose = (service, config.region, config.endpoint_url, repr(sorted(kw.items())), _sources())
+    if purpose not in _kept:
+        _kept[purpose] = _make(service, config, kw)
+    return _kept[purpose]
+
+
+def _sources() -> tuple[object, ...]:
+    """What a client takes from its surroundings: equal for two callers who may share one.
+
+    Not every AWS_ variable: a Lambda worker has some of its own, which no client reads, and a
+    client made anew costs a process more than all its other work.
+    """
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith("AWS_") and not name.startswith(_NOT_READ)) or name.lower() in _READ_TOO
+    }
+    files = [
+        os.environ.get(name) or os.path.expanduser(default)  # noqa: PTH111 (a hot path)
+        for name, default in _FILES.items()
+    ]
+    return (frozenset(variables.items()), *map(_stamp, files))
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Differs when a file was changed: static credentials are replaced there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def rehearse(client: Any, operation: str, **request: Any) -> None:
@@ -85,6 +121,7 @@ def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
+        "max_pool_connections": POOL,
         "retries": {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
         # An idle answer (an invocation takes up to 900 s) must survive NATs that forget.
         "tcp_keepalive": True,

@@ -69,7 +69,7 @@ def run(
                 checks.check(job, events, local=local)
                 with _launchers(job, local, function, ec2, events) as launchers:
                     config = _config()
-                    s3 = client("s3", config, max_pool_connections=16)
+                    s3 = client("s3", config)
                     storage.check_bucket(s3, config.bucket or "")
                     current = JobRunner(job, request, launchers, s3, config, events)
                     current.run()

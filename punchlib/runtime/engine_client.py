@@ -48,6 +48,11 @@ def run(tool: str) -> int:
     return catalogue.load(tool)(argv)
 
 
+def pashlib() -> int:
+    """The console script of a virtual environment: `/opt/pashlib` by another name."""
+    return run("pashlib")
+
+
 def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     """The exit code, or None when the engine is not there or a path cannot be opened.
 

@@ -116,7 +116,7 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     """
     from punchlib.aws.clients import client
 
-    s3 = client("s3", config, max_pool_connections=_WORKERS + 1)
+    s3 = client("s3", config)
     upload = Upload(s3, bucket, key)
     try:
         pending = upload.send(fd)

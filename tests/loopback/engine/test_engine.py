@@ -198,6 +198,21 @@ def test_sigterm_is_for_the_tool(pashlib: Path, env: dict[str, str]) -> None:
     process.stderr.close()
 
 
+def test_the_console_script_is_served_too(pashlib: Path, served: dict[str, str]) -> None:
+    """`pashlib` of the virtual environment: 35 starts of Python where it ignored the engine."""
+    os.mkfifo(pashlib.parent / "f")
+    console = Path(sys.executable).with_name("pashlib")
+    process = subprocess.Popen(
+        [console, "recv*c*1*0*f"], env=served, cwd=pashlib.parent, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"Get local_addr")
+    assert any(is_worker_of(p, pashlib.parent) for p in Path("/proc").iterdir())
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143, errors.decode()
+
+
 def test_a_failed_sibling_shows_in_the_exit_code_only(pashlib: Path, env: dict[str, str]) -> None:
     for name in ("a", "b"):
         os.mkfifo(pashlib.parent / name)

@@ -1,0 +1,91 @@
+"""The engine's kept clients: shared by callers who may share one, and by nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from punchlib.aws import clients
+from punchlib.config import Config
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This process keeps clients as the engine does, and forgets them in the end."""
+    monkeypatch.setattr(clients, "_kept", {})
+    monkeypatch.setattr(clients, "_keeping", True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "first")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+def s3() -> Any:
+    return clients.client("s3", Config.from_env())
+
+
+def signed_by(client: Any) -> str:
+    """Whose credentials it signs with, and where it sends to."""
+    url = client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+    return str(url)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_BUCKET", "PASH_JOB_ID"],
+)
+def test_what_no_client_reads_makes_none_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "127.1.2.3:9001")
+    kept = s3()
+    monkeypatch.setenv(name, "127.1.2.4:9001")
+    assert s3() is kept
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seen"),
+    [
+        ("AWS_ACCESS_KEY_ID", "second", "second"),
+        ("AWS_SESSION_TOKEN", "a-token", "a-token"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566", "127.0.0.1:4566"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.2:4566", "127.0.0.2:4566"),
+        ("AWS_REGION", "eu-north-1", "eu-north-1"),
+        ("AWS_USE_DUALSTACK_ENDPOINT", "true", "dualstack"),
+    ],
+)
+def test_what_a_client_depends_on_makes_another(
+    name: str, value: str, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials that rotate in the environment, as on a warm worker, are the new ones at once."""
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    kept = s3()
+    assert seen not in signed_by(kept)
+    monkeypatch.setenv(name, value)
+    assert seen in signed_by(s3())
+
+
+def test_credentials_replaced_in_their_file_are_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / ".aws" / "credentials"
+    file.parent.mkdir()
+    for user in ("anna", "bert", "anna"):
+        file.write_text(f"[default]\naws_access_key_id = {user}\naws_secret_access_key = s\n")
+        assert user in signed_by(s3())
+    assert s3() is s3()
+
+
+def test_another_home_is_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = s3()
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    assert s3() is not kept
+
+
+def test_only_the_engine_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_keeping", False)
+    assert s3() is not s3()
