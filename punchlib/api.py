@@ -55,7 +55,7 @@ class Stream:
         if self.sending:
             self._fd = writer
             source = FifoReader("the program's data", reader)
-            work = send_stream(connection.channel, source, upstream_failure=lambda: self._failure)
+            work = send_stream(connection.channel, source, upstream_failure=self._given_up)
             self._end: FifoReader | FifoWriter = source
         else:
             self._fd = reader
@@ -66,6 +66,9 @@ class Stream:
             self._end = sink
         self._ready = Readiness(self._fd)
         self._pump = asyncio.ensure_future(self._run(work))
+
+    async def _given_up(self) -> str | None:
+        return self._failure
 
     async def _run(self, work: object) -> Stats:
         try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
 
 from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
 from punchlib.core.timing import TIMING, Timing
@@ -27,12 +28,19 @@ from punchlib.stopping import doing, stopped
 
 __all__ = ["Stats", "receive_stream", "receive_stream_v1", "send_stream", "send_stream_v1"]
 
+#: Asks what went wrong upstream; None when all is well.
+Question: TypeAlias = Callable[[], Awaitable[str | None]]
+
+
+async def _nothing() -> None:
+    """Nobody knows of anything that went wrong."""
+
 
 async def send_stream(
     channel: Channel,
     fifo: FifoReader,
     *,
-    upstream_failure: Callable[[], str | None] = lambda: None,
+    upstream_failure: Question = _nothing,
     timing: Timing = TIMING,
 ) -> Stats:
     """Sends all that comes out of a FIFO.
@@ -43,36 +51,22 @@ async def send_stream(
     Args:
         channel: to the verified receiver.
         fifo: the source.
-        upstream_failure: asked at the source's end. A stage that died looks like a clean end of
-            file; the reason it returns travels to the receiver in place of END.
+        upstream_failure: asked at the source's end, and may take its time. A stage that died looks
+            like a clean end of file; the reason it returns travels to the receiver in place of END.
         timing: waiting times.
 
     Raises:
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
     """
-    stream, stats = Outgoing(), Stats()
-
-    def waiting() -> str:
-        if fifo.fd < 0:
-            return f"all {stats.bytes} bytes were sent, waiting for the peer's ACK"
-        held_up = fifo.is_pipe and not fifo.is_empty()
-        what = "for the peer to take more" if held_up else f"for more from {fifo.name}"
-        return f"sending, at byte {stats.bytes}, waiting {what}"
-
+    sender = _Sender(channel, fifo, upstream_failure)
     with contextlib.closing(channel), _queue(channel):
         async with (
-            _both_ends_know(channel, stats, waiting, timing),
+            _both_ends_know(channel, sender.stats, sender.waiting, timing),
             _alive(channel, timing) as tasks,
         ):
-            tasks.create_task(_speak(channel, fifo, stream, stats, upstream_failure))
-            while stream.state is not State.CLOSED:
-                frame = await channel.receive()
-                stream.hear(frame.type, frame.payload)
-                if frame.type is FrameType.STOP:
-                    fifo.hang_up()
+            await sender.run(tasks)
         await _bid_farewell(channel, FrameType.DONE, timing.linger)
-    stats.stopped = stream.stopped
-    return stats.end()
+    return sender.stats.end()
 
 
 def _queue(channel: Channel) -> contextlib.AbstractContextManager[None]:
@@ -80,34 +74,82 @@ def _queue(channel: Channel) -> contextlib.AbstractContextManager[None]:
     return shared(channel.sock) if isinstance(channel, SocketChannel) else contextlib.nullcontext()
 
 
-async def _speak(
-    channel: Channel,
-    fifo: FifoReader,
-    stream: Outgoing,
-    stats: Stats,
-    upstream_failure: Callable[[], str | None],
-) -> None:
-    """The FIFO into DATA frames, then END."""
-    turn = Turn()
-    spliced = isinstance(channel, SocketChannel) and channel.zero_copy and fifo.is_pipe
-    while size := await fifo.available(MAX_DATA):
-        if spliced:
-            assert isinstance(channel, SocketChannel)
-            await splice_out(channel, fifo, size)
-        else:
-            with borrowed() as buffer:
-                if not (size := await fifo.read(buffer)):
-                    break
-                await channel.send(FrameType.DATA, buffer[:size])
-        stream.total += size
-        stats.count(size)
-        if turn.over(size):
-            await asyncio.sleep(0)
-    if not stream.stopped and (cause := upstream_failure()):
-        raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
-    # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
-    fifo.close()
-    await channel.send(FrameType.END, stream.end())
+class _Sender:
+    """The sending end of one stream."""
+
+    def __init__(self, channel: Channel, fifo: FifoReader, upstream_failure: Question) -> None:
+        self.stats = Stats()
+        self._channel = channel
+        self._fifo = fifo
+        self._upstream_failure = upstream_failure
+        self._asking: asyncio.Timeout | None = None
+        self._stream = Outgoing()
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Sends everything, and takes frames until the receiver has acknowledged it."""
+        tasks.create_task(self._speak())
+        while self._stream.state is not State.CLOSED:
+            frame = await self._channel.receive()
+            self._stream.hear(frame.type, frame.payload)
+            if frame.type is FrameType.STOP:
+                self._stop()
+
+    def waiting(self) -> str:
+        """What it does, for people."""
+        done = self.stats.bytes
+        if self._fifo.fd < 0:
+            return f"all {done} bytes were sent, waiting for the peer's ACK"
+        if self._asking is not None:
+            return f"all {done} bytes were sent, waiting for word of what made them"
+        held_up = self._fifo.is_pipe and not self._fifo.is_empty()
+        what = "for the peer to take more" if held_up else f"for more from {self._fifo.name}"
+        return f"sending, at byte {done}, waiting {what}"
+
+    async def _speak(self) -> None:
+        """The FIFO into DATA frames, then END."""
+        turn = Turn()
+        channel, fifo = self._channel, self._fifo
+        spliced = isinstance(channel, SocketChannel) and channel.zero_copy and fifo.is_pipe
+        while size := await fifo.available(MAX_DATA):
+            if spliced:
+                assert isinstance(channel, SocketChannel)
+                await splice_out(channel, fifo, size)
+            else:
+                with borrowed() as buffer:
+                    if not (size := await fifo.read(buffer)):
+                        break
+                    await channel.send(FrameType.DATA, buffer[:size])
+            self._stream.total += size
+            self.stats.count(size)
+            if turn.over(size):
+                await asyncio.sleep(0)
+        if cause := await self._ask():
+            raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
+        # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
+        fifo.close()
+        await channel.send(FrameType.END, self._stream.end())
+
+    async def _ask(self) -> str | None:
+        """What went wrong upstream; a receiver that wants no more does not wait for the answer."""
+        if self.stats.stopped:
+            return None
+        try:
+            async with asyncio.timeout(None) as self._asking:
+                return await self._upstream_failure()
+        except TimeoutError:
+            if not self.stats.stopped:
+                raise
+            return None
+        finally:
+            self._asking = None
+
+    def _stop(self) -> None:
+        """The receiver's reader has left."""
+        if not self.stats.stopped:
+            self.stats.stopped = True
+            self._fifo.hang_up()
+            if self._asking is not None:
+                self._asking.reschedule(0)
 
 
 async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING) -> Stats:

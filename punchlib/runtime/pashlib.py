@@ -114,7 +114,7 @@ class Pashlib:
                         await send_stream_v1(connection.raw, fifo)
                 else:
                     assert connection.channel is not None
-                    await send_stream(connection.channel, fifo, upstream_failure=first_failure)
+                    await send_stream(connection.channel, fifo, upstream_failure=upstream)
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
@@ -176,6 +176,11 @@ def first_failure() -> str | None:
     reason = markers[0]["reason"]
     _, reported, cause = reason.partition(REPORTED)
     return cause if reported else f"{markers[0]['component']}: {reason}"
+
+
+async def upstream() -> str | None:
+    """What the pump asks at its source's end."""
+    return first_failure()
 
 
 def say(line: str) -> None:

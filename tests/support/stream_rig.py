@@ -24,7 +24,7 @@ from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError
 from punchlib.net.channel import SocketChannel, open_channel
 from punchlib.pump.fifo import FifoReader, FifoWriter
-from punchlib.pump.stream import Stats, receive_stream, send_stream
+from punchlib.pump.stream import Question, Stats, receive_stream, send_stream
 
 #: By what all waiting times of the stream are scaled in tests; more on a slow machine.
 FACTOR = 0.08 * float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
@@ -268,17 +268,27 @@ class Rig:
         return FifoWriter.open_path(self.sink)
 
 
+def saying(reason: str | None) -> Question:
+    """Answers at once what went wrong upstream."""
+
+    async def answer() -> str | None:
+        return reason
+
+    return answer
+
+
 async def stream(
     rig: Rig,
     sender: SocketChannel,
     receiver: SocketChannel,
-    upstream_failure: Callable[[], str | None] = lambda: None,
+    upstream_failure: str | Question | None = None,
 ) -> tuple[Outcome, Outcome]:
     """Runs both ends to their outcomes, as `pashlib` does: a failed end closes its FIFO last."""
+    ask = upstream_failure if callable(upstream_failure) else saying(upstream_failure)
 
     async def send() -> Stats:
         with contextlib.closing(rig.reader()) as fifo:
-            return await send_stream(sender, fifo, upstream_failure=upstream_failure, timing=FAST)
+            return await send_stream(sender, fifo, upstream_failure=ask, timing=FAST)
 
     async def receive() -> Stats:
         with contextlib.closing(rig.writer()) as fifo:

@@ -30,6 +30,7 @@ from tests.support.stream_rig import (
     outcome,
     payload,
     run,
+    saying,
     stream,
 )
 
@@ -242,7 +243,7 @@ def test_the_first_cause_travels(tmp_path: Path, security: str) -> None:
     reason = "sort was killed by signal 9\x1b[31m"
 
     async def work() -> None:
-        sent, received = await stream(rig, *await channel_pair(security), lambda: reason)
+        sent, received = await stream(rig, *await channel_pair(security), reason)
         assert isinstance(sent, StreamBroken)
         assert isinstance(received, StreamBroken)
         assert not sent.reported_by_peer
@@ -264,7 +265,7 @@ def test_the_first_cause_reaches_a_slow_reader(tmp_path: Path, security: str) ->
         sender, receiver = await channel_pair(security)
         with contextlib.closing(rig.reader()) as source, contextlib.closing(rig.writer()) as sink:
             sent, received = await both(
-                outcome(send_stream(sender, source, upstream_failure=lambda: "x", timing=timing)),
+                outcome(send_stream(sender, source, upstream_failure=saying("x"), timing=timing)),
                 outcome(receive_stream(receiver, sink, timing=timing)),
             )
         assert isinstance(sent, StreamBroken)
