@@ -28,7 +28,7 @@ from punchlib.errors import PunchError, UsageError
 from punchlib.jobs.launch import Ec2Launcher, Launcher
 from punchlib.jobs.placement import Place
 from punchlib.local import rie
-from punchlib.local.workers import Box, LocalLambda
+from punchlib.local.workers import LocalLambda
 from punchlib.node import sandbox
 from punchlib.node.ec2_handler import installation
 from punchlib.runtime import engine_client, layout
@@ -117,10 +117,10 @@ class LocalCloud:
         for service, port in zip(services, (aws, stun, ec2), strict=True):
             _wait_for(service, port, root)
         self._make_bucket(env["AWS_BUCKET"])
-        box = Box(
-            root / "lambda", emulator, (*installation(), top), root / "pashlib", top, self._verbose
+        view = sandbox.View(
+            keep=(*installation(), str(top)), pashlib=str(root / "pashlib"), chdir=str(top)
         )
-        function = LocalLambda(box, env)
+        function = LocalLambda(root / "lambda", emulator, view, env, verbose=self._verbose)
         self._exit.callback(function.close)
         self.launchers = {"lambda": function, "ec2": Ec2Launcher("127.0.0.1", ec2)}
 

@@ -7,7 +7,7 @@ The emulator wants to start the runtime itself. Here the runtime is a fork of th
 has imported everything, and the emulator starts a stand-in: a shell that tells our runtime when
 to begin, and that ends when the runtime ends, so that the emulator sees a crash as it would.
 
-Requests are JSON: `{"start": {…}}` with the fields of `Worker`, or `{"kill": NAME}`. A worker
+Requests are JSON: `{"start": {…}}` with the fields of `Worker`, or `{"kill": ADDRESS}`. A worker
 holds the descriptor that comes with its request: who waits for the worker's end holds the other.
 """
 
@@ -22,8 +22,9 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from punchlib.node import sandbox
 
@@ -37,24 +38,23 @@ class Worker:
     """One worker.
 
     Attributes:
-        name: for `kill`.
         address: its own loopback address; it listens on ports 8080 (invocations) and 9001.
-        tmp: folder that becomes its /tmp.
         log: file for its output; "" for our own stderr.
         emulator: AWS's runtime interface emulator.
-        pashlib: file that becomes /opt/pashlib.
-        top: its working folder.
-        keep: folders that stay visible if they lie below /tmp.
+        view: what it sees.
     """
 
-    name: str
     address: str
-    tmp: str
     log: str
     emulator: str
-    pashlib: str
-    top: str
-    keep: tuple[str, ...]
+    view: sandbox.View
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "view": vars(self.view)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Worker:
+        return cls(**{**data, "view": sandbox.View(**data["view"])})
 
 
 class WorkerHost:
@@ -82,14 +82,14 @@ class WorkerHost:
         """Starts a worker; the socket that comes back reads as ended when the worker has."""
         ours, theirs = socket.socketpair()
         with theirs:
-            text = json.dumps({"start": asdict(worker)}).encode()
+            text = json.dumps({"start": worker.to_json()}).encode()
             socket.send_fds(self._socket, [text], [theirs.fileno()])
         return ours
 
-    def kill(self, name: str) -> None:
+    def kill(self, address: str) -> None:
         """Kills a worker and all that it started."""
         with contextlib.suppress(OSError):  # the host has ended, and with it the worker
-            self._socket.send(json.dumps({"kill": name}).encode())
+            self._socket.send(json.dumps({"kill": address}).encode())
 
     def close(self) -> None:
         """Ends the host and every worker."""
@@ -117,12 +117,12 @@ def serve(requests: socket.socket) -> None:
             with contextlib.suppress(KeyError, ProcessLookupError):
                 os.kill(workers.pop(request["kill"]), signal.SIGKILL)
             continue
-        worker = Worker(**request["start"])
+        worker = Worker.from_json(request["start"])
         pid = os.fork()
         if pid == 0:
             requests.close()
             _run(worker)
-        workers[worker.name] = pid
+        workers[worker.address] = pid
         for fd in fds:
             os.close(fd)
 
@@ -137,10 +137,7 @@ def _run(worker: Worker) -> None:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.close(log)
-        options = sandbox.Options(
-            tmp=worker.tmp, keep=worker.keep, pashlib=worker.pashlib, chdir=worker.top
-        )
-        code = sandbox.confine(options, lambda: _runtime(worker))
+        code = sandbox.confine(worker.view, lambda: _runtime(worker))
     finally:
         os._exit(code)
 

@@ -12,11 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer
 from punchlib.local.worker_host import Worker, WorkerHost
+from punchlib.node import sandbox
 from punchlib.node.protocol import Event, Result
 
 MEMORY_MB = 1769
@@ -26,37 +26,30 @@ START_TIMEOUT = 30.0
 _PATH = "/2015-03-31/functions/function/invocations"
 
 
-@dataclass(frozen=True)
-class Box:
-    """Where workers live.
-
-    Attributes:
-        root: folder for their /tmps and logs.
-        emulator: AWS's runtime interface emulator.
-        keep: folders that stay visible if they lie below /tmp.
-        pashlib: file to show as /opt/pashlib.
-        top: the folder that holds runtime/ and aws/.
-        verbose: pass the workers' logs on to stderr.
-    """
-
-    root: Path
-    emulator: Path
-    keep: tuple[Path, ...]
-    pashlib: Path
-    top: Path
-    verbose: bool
-
-
 class LocalLambda:
     """Runs events, each in a worker of its own, started when the event comes.
 
     Args:
-        box: where.
+        root: folder for their /tmps and logs.
+        emulator: AWS's runtime interface emulator.
+        view: what each sees, but for its /tmp.
         env: the workers' environment.
+        verbose: pass the workers' logs on to stderr.
     """
 
-    def __init__(self, box: Box, env: Mapping[str, str]) -> None:
-        self._box = box
+    def __init__(
+        self,
+        root: Path,
+        emulator: Path,
+        view: sandbox.View,
+        env: Mapping[str, str],
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self._root = root
+        self._emulator = emulator
+        self._view = view
+        self._verbose = verbose
         self._host = WorkerHost(
             {
                 **env,
@@ -64,7 +57,7 @@ class LocalLambda:
                 "AWS_LAMBDA_FUNCTION_NAME": "lambda",
                 "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT),
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
-                "LAMBDA_TASK_ROOT": str(box.top),
+                "LAMBDA_TASK_ROOT": view.chdir,
             }
         )
         # Workers of two runs on one machine must not meet either.
@@ -78,44 +71,36 @@ class LocalLambda:
             self._next += 1
             high, low = divmod(self._next, 250)
         address = f"{self._net}.{high % 256}.{low + 1}"
-        folder = self._box.root / address
+        folder = self._root / address
         (folder / "tmp").mkdir(parents=True)
         log = folder / "log"
-        worker = self._worker(address, folder / "tmp", log)
+        worker = Worker(
+            address,
+            "" if self._verbose else str(log),
+            str(self._emulator),
+            self._view.with_tmp(str(folder / "tmp")),
+        )
         alive = self._host.start(worker)
-        self._running.add(worker.name)
+        self._running.add(address)
         try:
             return read_answer(_invoke(address, event, alive))
         except NodeLost as lost:
             raise NodeLost(lost.message, next_step=lost.next_step, log_tail=_tail(log)) from lost
         finally:
-            self._running.discard(worker.name)
-            self._host.kill(worker.name)
+            self._running.discard(address)
+            self._host.kill(address)
             alive.recv(1)  # until the last process of the worker is dead
             alive.close()
             shutil.rmtree(folder, ignore_errors=True)
 
     def stop(self) -> None:
         """Kills all workers; whatever they run goes with them."""
-        for name in list(self._running):
-            self._host.kill(name)
+        for address in list(self._running):
+            self._host.kill(address)
 
     def close(self) -> None:
         """Ends for good."""
         self._host.close()
-
-    def _worker(self, address: str, tmp: Path, log: Path) -> Worker:
-        box = self._box
-        return Worker(
-            name=address,
-            address=address,
-            tmp=str(tmp),
-            log="" if box.verbose else str(log),
-            emulator=str(box.emulator),
-            pashlib=str(box.pashlib),
-            top=str(box.top),
-            keep=tuple(str(p) for p in box.keep),
-        )
 
 
 def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:

@@ -26,7 +26,7 @@ from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox
 from punchlib.node.handling import ensure_engine, log, run_event, workdir
 from punchlib.node.protocol import Event
-from punchlib.node.script_runner import Sandboxing, ScriptRunner
+from punchlib.node.script_runner import ScriptRunner
 
 PORT = 9999
 #: Bytes; a request is far smaller.
@@ -37,12 +37,12 @@ REQUEST_TIMEOUT = 30.0
 STOP_GRACE = 5.0
 
 
-def installation() -> tuple[Path, ...]:
+def installation() -> tuple[str, ...]:
     """The folders that our tools need at run time, wherever they are installed, and PATH's."""
     package = Path(punchlib.__file__).resolve().parent.parent
     path = {Path(p) for p in os.environ.get("PATH", "").split(":")}
     folders = {Path(sys.prefix), Path(sys.base_prefix), package} | path
-    return tuple(f for f in folders if f.is_relative_to("/tmp") and f.is_dir())
+    return tuple(str(f) for f in folders if f.is_relative_to("/tmp") and f.is_dir())
 
 
 def serve(
@@ -83,17 +83,22 @@ def serve(
                 client("s3", config, max_pool_connections=64),
                 config,
                 workdir(),
-                _sandboxing(root, pashlib),
+                _view(root, pashlib),
             )
             return _Server(listener, runner).run()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _sandboxing(root: Path, pashlib: Path | None) -> Sandboxing | None:
+def _view(root: Path, pashlib: Path | None) -> sandbox.View | None:
     refused = sandbox.refusal()
     if refused is None:
-        return Sandboxing(root, (*installation(), workdir()), pashlib)
+        return sandbox.View(
+            tmp=str(root),
+            keep=(*installation(), str(workdir())),
+            pashlib=str(pashlib or ""),
+            chdir=str(workdir()),
+        )
     log(
         f"ec2-handler: {refused}: scripts share one /tmp, and one that uses the paths of a running"
         " one is refused; run as root or allow user namespaces for a private /tmp each"

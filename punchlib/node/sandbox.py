@@ -30,7 +30,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
     from typing import NoReturn
 
 REFUSED = 125
@@ -44,24 +43,37 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def command(
-    cmd: list[str],
-    *,
-    tmp: Path | None = None,
-    keep: tuple[Path, ...] = (),
-    pashlib: Path | None = None,
-    chdir: Path | None = None,
-) -> list[str]:
+class View:
+    """What a node sees of the machine: one shape for scripts and workers, here and in requests.
+
+    Attributes:
+        tmp: folder that becomes /tmp; "" leaves the old one.
+        keep: what stays visible although it lies below the old /tmp.
+        pashlib: file that becomes /opt/pashlib; "" leaves the machine's.
+        chdir: the working folder; "" leaves the caller's.
+    """
+
+    # No dataclass: importing that takes longer than all the rest of this.
+    def __init__(
+        self, *, tmp: str = "", keep: Iterable[str] = (), pashlib: str = "", chdir: str = ""
+    ) -> None:
+        self.tmp = tmp
+        self.keep = tuple(keep)
+        self.pashlib = pashlib
+        self.chdir = chdir
+
+    def with_tmp(self, tmp: str) -> View:
+        """The same with another /tmp."""
+        return View(**{**vars(self), "tmp": tmp})
+
+
+def command(cmd: list[str], view: View | None = None) -> list[str]:
     """The argument list that runs `cmd` in a sandbox."""
     out = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
-    if tmp:
-        out += ["--tmp", str(tmp)]
-    for path in keep:
-        out += ["--keep", str(path)]
-    if pashlib:
-        out += ["--pashlib", str(pashlib)]
-    if chdir:
-        out += ["--chdir", str(chdir)]
+    for name, value in vars(view or View()).items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if text:
+                out += [f"--{name}", text]
     return [*out, "--", *cmd]
 
 
@@ -78,20 +90,7 @@ def die_with_parent() -> None:
     _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-class Options:
-    """What a sandbox shows; the module's documentation says what each is for."""
-
-    # No dataclass: importing that takes longer than all the rest of this.
-    def __init__(
-        self, *, tmp: str = "", keep: Iterable[str] = (), pashlib: str = "", chdir: str = ""
-    ) -> None:
-        self.tmp = tmp
-        self.keep = tuple(keep)
-        self.pashlib = pashlib
-        self.chdir = chdir
-
-
-def confine(options: Options, body: Callable[[], int]) -> int:
+def confine(view: View, body: Callable[[], int]) -> int:
     """Runs `body` in a sandbox, in a process and session of its own.
 
     The caller must have no other threads: this forks.
@@ -109,7 +108,7 @@ def confine(options: Options, body: Callable[[], int]) -> int:
     # unshare(CLONE_NEWPID) moves the next child, not us.
     init = os.fork()
     if init == 0:
-        _guard(lambda: _init(options, body))
+        _guard(lambda: _init(view, body))
 
     def forward(*_: object) -> None:
         os.kill(init, signal.SIGTERM)
@@ -123,11 +122,11 @@ def confine(options: Options, body: Callable[[], int]) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line above."""
-    options, cmd = _parse(argv)
-    return confine(options, lambda: _exec(cmd))
+    view, cmd = _parse(argv)
+    return confine(view, lambda: _exec(cmd))
 
 
-def _parse(argv: list[str]) -> tuple[Options, list[str]]:
+def _parse(argv: list[str]) -> tuple[View, list[str]]:
     given: dict[str, list[str]] = {"--tmp": [""], "--keep": [], "--pashlib": [""], "--chdir": [""]}
     rest = list(argv)
     while rest and rest[0] != "--":
@@ -137,13 +136,13 @@ def _parse(argv: list[str]) -> tuple[Options, list[str]]:
         given[name].append(rest.pop(0))
     if len(rest) < 2:
         sys.exit("sandbox: no command; it comes after --")
-    options = Options(
+    view = View(
         tmp=given["--tmp"][-1],
         keep=given["--keep"],
         pashlib=given["--pashlib"][-1],
         chdir=given["--chdir"][-1],
     )
-    return options, rest[1:]
+    return view, rest[1:]
 
 
 def _unshare() -> None:
@@ -162,21 +161,21 @@ def _unshare() -> None:
                 file.write(text)
 
 
-def _init(options: Options, body: Callable[[], int]) -> int:
+def _init(view: View, body: Callable[[], int]) -> int:
     """Process 1 of the namespace: mounts, starts the body, and reaps."""
     die_with_parent()
     _call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
-    opened = [(p, os.open(p, os.O_PATH)) for p in options.keep if p.startswith("/tmp/")]
-    if options.pashlib:
-        _mount_opt(os.open(options.pashlib, os.O_PATH))
-    if options.tmp:
-        _bind(options.tmp, "/tmp")
+    opened = [(p, os.open(p, os.O_PATH)) for p in view.keep if p.startswith("/tmp/")]
+    if view.pashlib:
+        _mount_opt(os.open(view.pashlib, os.O_PATH))
+    if view.tmp:
+        _bind(view.tmp, "/tmp")
         for path, fd in opened:
             _bind_fd(fd, path)
     # /proc/self is right without it; where /proc is masked (a container) it cannot be mounted.
     _libc.mount(b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC, None)
-    if options.chdir:
-        os.chdir(options.chdir)
+    if view.chdir:
+        os.chdir(view.chdir)
 
     ending = False
 

@@ -20,7 +20,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +43,6 @@ _FOLDERS = re.compile(rb"/tmp/pash_[^/\s\"']+/[0-9a-f]{8,}")
 CANCELLED = "the run was given up: its scripts are no longer in S3"
 
 
-@dataclass(frozen=True)
-class Sandboxing:
-    """How scripts are kept apart on a machine that runs several at once.
-
-    Attributes:
-        root: folder in which each script's /tmp is made.
-        keep: folders that stay visible if they lie below /tmp.
-        pashlib: file to show as /opt/pashlib; None where the machine has the real one.
-    """
-
-    root: Path
-    keep: tuple[Path, ...] = ()
-    pashlib: Path | None = None
-
-
 class ScriptRunner:
     """Runs scripts, one or several at a time (one per thread).
 
@@ -66,16 +50,17 @@ class ScriptRunner:
         s3: an S3 client.
         config: bucket and region.
         workdir: the folder that holds runtime/ and aws/.
-        sandboxing: None runs scripts in this process's own /tmp (on Lambda it is private).
+        view: what each script sees; its `tmp` is the folder in which their /tmps are made. None
+            runs scripts in this process's own /tmp (on Lambda it is private).
     """
 
     def __init__(
-        self, s3: Any, config: Config, workdir: Path, sandboxing: Sandboxing | None = None
+        self, s3: Any, config: Config, workdir: Path, view: sandbox.View | None = None
     ) -> None:
         self._s3 = s3
         self._config = config
         self._workdir = workdir
-        self._sandboxing = sandboxing
+        self._view = view
         self._stopping = threading.Event()
         self._claimed: set[bytes] = set()
         self._claims = threading.Lock()
@@ -110,7 +95,7 @@ class ScriptRunner:
             return ended(1, note="a script that uses the same folder in /tmp is still running here")
         # A sandboxed script's folder has one name outside and another one inside.
         name = f"punch-run-{secrets.token_hex(8)}"
-        outside = self._sandboxing.root / name if self._sandboxing else Path("/tmp")
+        outside = Path(self._view.tmp) / name if self._view else Path("/tmp")
         run_dir = outside / name
         try:
             for folder in (run_dir / "state", run_dir / "tmp"):
@@ -131,11 +116,11 @@ class ScriptRunner:
             return ended(1, note=f"cannot run the script: {error}")
         finally:
             self._claimed -= claimed
-            shutil.rmtree(outside if self._sandboxing else run_dir, ignore_errors=True)
+            shutil.rmtree(outside if self._view else run_dir, ignore_errors=True)
 
     def _claim(self, text: bytes) -> set[bytes] | None:
         """Reserves the folders that a script makes in a shared /tmp; None when one is taken."""
-        folders = set() if self._sandboxing else set(_FOLDERS.findall(text))
+        folders = set() if self._view else set(_FOLDERS.findall(text))
         with self._claims:
             if folders & self._claimed:
                 return None
@@ -186,10 +171,8 @@ class ScriptRunner:
         tail: StderrTail,
         watch: Callable[[], str],
     ) -> tuple[str, int]:
-        if box := self._sandboxing:
-            cmd = sandbox.command(
-                cmd, tmp=outside, keep=box.keep, pashlib=box.pashlib, chdir=self._workdir
-            )
+        if self._view:
+            cmd = sandbox.command(cmd, self._view.with_tmp(str(outside)))
         process = subprocess.Popen(
             cmd,
             cwd=self._workdir,

@@ -21,7 +21,9 @@ wait
 @pytest.mark.skipif(sandbox.refusal() is not None, reason="this machine makes no namespaces")
 def test_a_stage_that_hears_sigterm_may_finish(tmp_path: Path) -> None:
     file = tmp_path / "aborted"
-    command = sandbox.command(["bash", "-c", _SCRIPT, "bash", str(file)], keep=(tmp_path,))
+    command = sandbox.command(
+        ["bash", "-c", _SCRIPT, "bash", str(file)], sandbox.View(keep=(str(tmp_path),))
+    )
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
@@ -34,7 +36,9 @@ def test_a_stage_that_hears_sigterm_may_finish(tmp_path: Path) -> None:
 def test_nothing_outlives_the_script(tmp_path: Path) -> None:
     file = tmp_path / "late"
     script = '( sleep 1; echo late >"$1" ) & exit 3'
-    command = sandbox.command(["bash", "-c", script, "bash", str(file)], keep=(tmp_path,))
+    command = sandbox.command(
+        ["bash", "-c", script, "bash", str(file)], sandbox.View(keep=(str(tmp_path),))
+    )
 
     assert subprocess.run(command).returncode == 3
     time.sleep(1.5)
