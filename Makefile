@@ -49,10 +49,11 @@ test: $(STAMP) ## all tests but those in containers; as root with the NATs in ne
 	$(BIN)/python -m pytest tests/unit tests/loopback tests/nat
 
 .PHONY: lint
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and the arrows of docs/architecture.md
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # --- the stream -----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Config:
         stun_servers: PASH_STUN_SERVER, "host:port[,host:port…]".
         stun_timeout: PASH_STUN_TIMEOUT_MS, in seconds here.
         public_ip: PASH_PUBLIC_IP or PUBLIC_ADDR; overrides the address that STUN would tell.
-        routes: PUNCH_ROUTES, a subset of host,punched,s3, in order of preference.
+        routes: PUNCH_ROUTES, a subset of host,punched,s3; their order says nothing.
         wire: PUNCH_WIRE; `auto` accepts an old (v1) peer only where there is no job key.
         security: PUNCH_SECURITY; the least that this end accepts.
         timeout: PUNCH_TIMEOUT; seconds to wait for the peer to register.

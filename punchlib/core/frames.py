@@ -1,7 +1,7 @@
 """The frames of a v2 stream, and the order in which they may come (docs/wire.md).
 
-A frame is a 4-byte header and a payload. The header is one big-endian integer: the type in the
-high byte, the payload's length in the low 24 bits.
+A frame is a 4-byte header and a payload. The header: the type in 4 bits, the payload's length in
+20, and a check byte over both.
 
     sender ── DATA… ────────── END(total) ──────────── DONE ──▶ receiver
     sender ◀── STOP? ──────────────────── ACK(total) ────────── receiver

@@ -1,4 +1,4 @@
-"""Every waiting time of the stream, in one place."""
+"""The waiting times of a stream once its connection is verified."""
 
 from __future__ import annotations
 

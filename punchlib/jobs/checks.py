@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a job before it starts (SPEC section 8).
+"""What can be known to be wrong with a job before it starts (docs/running-jobs.md).
 
 A real job that lacks a script hangs for ever: a FIFO without a reader, a key without a sender.
 Such a job is refused with the name of the culprit. Scripts are shell, and not everything about

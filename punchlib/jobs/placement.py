@@ -1,4 +1,4 @@
-"""Which scripts run on EC2 and which on Lambda (SPEC section 8)."""
+"""Which scripts run on EC2 and which on Lambda (docs/running-jobs.md)."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class JobRunner:
         self._given_up = threading.Event()
         self._started = False
         self._committed = False
-        # Runs of one job at the same time must not meet: not epoch seconds (SPEC section 8).
+        # Runs of one job at the same time must not meet: not epoch seconds.
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         self.report = Report(job_id=name, folder_id=name)
 

@@ -1,4 +1,4 @@
-"""The Lambda function: runs the scripts of an event, one after the other (SPEC section 7).
+"""The Lambda function: runs the scripts of an event, one after the other (docs/architecture.md).
 
     handler = punchlib.node.lambda_handler.handler
 

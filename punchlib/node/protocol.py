@@ -16,7 +16,7 @@ from typing import Any
 from punchlib.errors import JobFailed, UsageError
 
 VERSION = 1
-#: What follows `FOLDER` in the bucket; SPEC section 7.
+#: What follows `FOLDER` in the bucket (docs/scripts.md).
 PREFIX = "sls-scripts"
 #: How components of ours say that somebody ended them.
 _STOPPED = re.compile(r"^(ended by SIG|stopped\b|interrupted)")

@@ -82,7 +82,7 @@ class Kind:
         layers: the boxes; the first is next to the host.
         lan: the private network, when it matters that two sites have the same.
         old_peer: an old (v1) program runs here, not ours: "lambda" or "ec2", which says what it
-            writes into its record (SPEC section 2).
+            writes into its record (docs/wire.md).
     """
 
     name: str

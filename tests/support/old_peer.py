@@ -1,4 +1,4 @@
-"""An old (v1) pashlib, as SPEC describes it: what ours must still be able to talk to.
+"""An old (v1) pashlib, as docs/wire.md describes it: what ours must still be able to talk to.
 
     python -m tests.support.old_peer {lambda|ec2} {send|recv}*KEY*ME*PEER*FIFO …
 

@@ -1,4 +1,4 @@
-"""The old wire, against an old peer written here from SPEC §2 with plain blocking sockets."""
+"""The old wire, against an old peer written here from docs/wire.md with plain blocking sockets."""
 
 from __future__ import annotations
 

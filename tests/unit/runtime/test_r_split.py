@@ -1,4 +1,4 @@
-"""The splitting logic against a naive model of SPEC: first round, rounds, long lines."""
+"""The splitting logic against a naive model of docs/scripts.md: first round, rounds, long lines."""
 
 import os
 from collections.abc import Callable, Iterator
