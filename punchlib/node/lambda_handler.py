@@ -13,6 +13,7 @@ from typing import Any
 
 from punchlib.aws.clients import client
 from punchlib.config import Config
+from punchlib.node.clean_slate import CleanSlate
 from punchlib.node.handling import ensure_engine, run_event, workdir
 from punchlib.node.protocol import Event, ScriptsFailed
 from punchlib.node.script_runner import ScriptRunner
@@ -28,13 +29,15 @@ class _Worker:
         ensure_engine()
         config = Config.from_env()
         self._runner = ScriptRunner(client("s3", config), config, workdir())
+        self._slate = CleanSlate()
         self._cold = True
 
     def handle(self, event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         cold, self._cold = self._cold, False
         left = context.get_remaining_time_in_millis() / 1000
         deadline = time.monotonic() + left - RESERVE
-        result = run_event(self._runner, Event.from_json(event), cold=cold, deadline=deadline)
+        with self._slate:
+            result = run_event(self._runner, Event.from_json(event), cold=cold, deadline=deadline)
         if not result.ok:
             raise ScriptsFailed(result)
         return result.to_json()
