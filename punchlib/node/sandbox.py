@@ -2,9 +2,10 @@
 
     python3 -I -S sandbox.py [--tmp DIR] [--keep PATH]… [--pashlib FILE] [--chdir DIR] -- CMD…
 
-In new mount and process namespaces (and in a user namespace where we are not root):
+In new mount, process and IPC namespaces (and in a user namespace where we are not root):
 
 - DIR becomes /tmp. Each PATH to keep that lies below the old /tmp stays visible in the new one.
+- Shared memory is its own: an empty /dev/shm, no System V objects of others.
 - FILE becomes /opt/pashlib, which scripts call by its absolute path; the rest of /opt stays.
 - When this process ends, for whatever reason, every process that CMD started is dead: they live
   in a process namespace whose init dies with us. When our own parent dies, so do we.
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 REFUSED = 125
 
-_NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000
+_NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 _BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
 _NOSUID, _NODEV, _NOEXEC = 0x2, 0x4, 0x8
 _SET_PDEATHSIG = 1
@@ -148,9 +149,9 @@ def _parse(argv: list[str]) -> tuple[View, list[str]]:
 def _unshare() -> None:
     uid, gid = os.getuid(), os.getgid()
     try:
-        _call("unshare", _NEWNS | _NEWPID)
+        _call("unshare", _NEWNS | _NEWIPC | _NEWPID)
     except PermissionError:
-        _call("unshare", _NEWUSER | _NEWNS | _NEWPID)
+        _call("unshare", _NEWUSER | _NEWNS | _NEWIPC | _NEWPID)
         # Our own identity on both sides: files keep their owner.
         for name, text in (
             ("setgroups", "deny"),
@@ -172,6 +173,8 @@ def _init(view: View, body: Callable[[], int]) -> int:
         _bind(view.tmp, "/tmp")
         for path, fd in opened:
             _bind_fd(fd, path)
+    if os.path.isdir("/dev/shm"):
+        _call("mount", b"tmpfs", b"/dev/shm", b"tmpfs", _NOSUID | _NODEV, b"mode=1777")
     # /proc/self is right without it; where /proc is masked (a container) it cannot be mounted.
     _libc.mount(b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC, None)
     if view.chdir:

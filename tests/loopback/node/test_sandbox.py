@@ -44,3 +44,16 @@ def test_nothing_outlives_the_script(tmp_path: Path) -> None:
     time.sleep(1.5)
 
     assert not file.exists()
+
+
+@pytest.mark.skipif(sandbox.refusal() is not None, reason="this machine makes no namespaces")
+def test_shared_memory_is_its_own() -> None:
+    script = """
+        ipcmk -M 4096 >/dev/null && echo secret >/dev/shm/punch-sandbox-test
+        ls -A /dev/shm; tail -n +2 /proc/sysvipc/shm | wc -l
+    """
+    for _ in range(2):  # the second finds nothing of the first
+        command = sandbox.command(["bash", "-c", script], sandbox.View())
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["punch-sandbox-test", "1"]
+    assert not Path("/dev/shm/punch-sandbox-test").exists()
