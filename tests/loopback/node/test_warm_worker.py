@@ -63,9 +63,10 @@ class Worker:
         tmp.mkdir()
         root = Path(__file__).parents[3]
         top = Path(os.environ["PASH_TOP"])
-        keep = tuple(p for p in (root, top) if p.is_relative_to("/tmp"))
+        keep = tuple(str(p) for p in (root, top) if p.is_relative_to("/tmp"))
+        view = sandbox.View(tmp=str(tmp), keep=keep)
         self.process = subprocess.Popen(
-            sandbox.command([sys.executable, "-P", "-c", WORKER], tmp=tmp, keep=keep),
+            sandbox.command([sys.executable, "-P", "-c", WORKER], view),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(root)},
