@@ -71,6 +71,11 @@ bench-many: $(STAMP) ## 256 connections of one process against 256 of another (J
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.many $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-wide
+bench-wide: $(STAMP) ## a job of 83 scripts beside the same over plain FIFOs (RUNS=N WIDTH=N JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.wide $(if $(RUNS),--runs $(RUNS)) $(if $(WIDTH),--width $(WIDTH)) $(if $(JSON),--json $(JSON))
+
 .PHONY: faults
 faults: $(STAMP) ## drawn ways to break a stream, and more than 4 GiB; as root also pashlib's (FAULTS=N)
 	@tests/prepare.sh

@@ -166,20 +166,20 @@ def mapped(parts: list[tuple[Script, str]], command: str) -> list[tuple[Script, 
 
 
 def merge_tree(
-    job: Draft, parts: list[tuple[Script, str]], command: str
+    job: Draft, parts: list[tuple[Script, str]], command: str, *, until: int = 2
 ) -> list[tuple[Script, str]]:
-    """Merges pairs on scripts of their own until two streams are left."""
+    """Merges pairs on scripts of their own until that many streams are left."""
     number = 0
-    while len(parts) > 2:
+    while len(parts) > until:
         merged = []
-        for left in range(0, len(parts), 2):
+        for left in range(0, len(parts) - 1, 2):
             number += 1
             node = job.script(f"merger{number}")
             fifos = gather(job, parts[left : left + 2], node.id)
             out = node.fifo()
             node.stage(f"{command} {' '.join(fifos)} >{out}")
             merged.append((node, out))
-        parts = merged
+        parts = merged + (parts[-1:] if len(parts) % 2 else [])
     return parts
 
 

@@ -20,6 +20,7 @@ from punchlib.jobs.events import EventSink, JobEvent
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from tests.support.jobgen import JOBS, Draft, s3_ranges, sort_job
+from tests.support.jobgen_wide import bigrams
 from tests.support.texts import english
 
 
@@ -102,6 +103,12 @@ def test_ranges_read_by_the_workers(
     data: bytes, shards: int, cloud: LocalCloud, tmp_path: Path
 ) -> None:
     got, wanted = run(cloud, s3_ranges(len(data), shards), [data], tmp_path)
+    assert got == wanted
+
+
+def test_trees_of_scripts_with_three_processes_each(cloud: LocalCloud, tmp_path: Path) -> None:
+    """A small one of those that `make bench-wide` runs; an odd width, so a part goes up alone."""
+    got, wanted = run(cloud, bigrams(5), [english(200_000, seed=6)], tmp_path)
     assert got == wanted
 
 
