@@ -221,9 +221,16 @@ def _first(body: Callable[[], int]) -> int:
 def _exec(cmd: list[str]) -> int:
     try:
         os.execvp(cmd[0], cmd)
-    except FileNotFoundError:
-        print(f"sandbox: {cmd[0]} is not there", file=sys.stderr)
-        return 127
+    except OSError as error:
+        # As a shell has it. A folder of PATH that is closed to us is not that command's fault.
+        found = (f"{folder}/{cmd[0]}" for folder in os.get_exec_path())
+        if isinstance(error, FileNotFoundError) or (
+            "/" not in cmd[0] and not any(map(os.path.isfile, found))
+        ):
+            print(f"sandbox: {cmd[0]} is not there", file=sys.stderr)
+            return 127
+        print(f"sandbox: {cmd[0]}: {error.strerror}", file=sys.stderr)
+        return 126
 
 
 def _mount_opt(pashlib: int) -> None:

@@ -8,6 +8,7 @@ that is cut off shows as such everywhere downstream.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -114,6 +115,22 @@ class Feed:
             self._left = self._header.size
 
 
+def _refused(command: str, error: OSError) -> CommandFailed:
+    """As a shell puts it: 126 for what may not be run, 127 for what is nowhere.
+
+    One folder of PATH that we may not read is enough for the system to say EACCES of either.
+    """
+    found = (f"{folder}/{command}" for folder in os.get_exec_path())
+    nowhere = isinstance(error, FileNotFoundError) or (
+        "/" not in command and not any(map(os.path.isfile, found))
+    )
+    return CommandFailed(
+        f"cannot run {command}: {os.strerror(errno.ENOENT) if nowhere else error.strerror}",
+        127 if nowhere else 126,
+        next_step="install it on this machine, or check PATH",
+    )
+
+
 class BlockCommand:
     """One run of CMD.
 
@@ -142,12 +159,7 @@ class BlockCommand:
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
             )
         except OSError as error:
-            status = 127 if isinstance(error, FileNotFoundError) else 126
-            raise CommandFailed(
-                f"cannot run {argv[0]}: {error.strerror}",
-                status,
-                next_step="install it on this machine, or check PATH",
-            ) from error
+            raise _refused(argv[0], error) from error
         os.close(theirs_in)
         os.close(theirs_out)
 

@@ -15,6 +15,7 @@ import pytest
 
 from punchlib.node import sandbox
 from tests.support.jobtools import processes, wait_until
+from tests.support.privilege import MODES_APPLY
 
 NOBODY = 65534
 
@@ -66,14 +67,15 @@ def run(
 
 
 def test_a_tmp_of_its_own(folder: Path, user: dict[str, int]) -> None:
+    new = Path("/tmp", f"{folder.name}-new")
     done = run(
-        *(folder, user, f"ls /tmp {folder}; cat {folder}/kept/file; echo new >/tmp/new; id -u"),
+        *(folder, user, f"ls /tmp {folder}; cat {folder}/kept/file; echo new >{new}; id -u"),
         *("--tmp", str(folder / "tmp"), "--keep", str(folder / "kept"), "--keep", "/usr"),
     )
     uid = user.get("user", os.getuid())
     assert done.stdout == f"/tmp:\n{folder.name}\n\n{folder}:\nkept\nkept{uid}\n", done.stderr
-    assert (folder / "tmp/new").read_text() == "new\n"
-    assert not Path("/tmp/new").exists()
+    assert (folder / "tmp" / new.name).read_text() == "new\n"
+    assert not new.exists()
 
 
 def test_pashlib_in_opt_and_what_was_there(folder: Path, user: dict[str, int]) -> None:
@@ -93,6 +95,26 @@ def test_a_command_that_is_not_there(folder: Path) -> None:
     command = [sys.executable, str(folder / "sandbox.py"), "--", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (127, "sandbox: no-such-command is not there\n")
+
+
+def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, int]) -> None:
+    (folder / "closed").mkdir(mode=0)
+    (folder / "plain-file").write_text("echo")
+    prefix = () if user else MODES_APPLY
+    sandboxed = [*prefix, python(), "-I", "-S", str(folder / "sandbox.py"), "--"]
+    for command, code, said in (
+        ("no-such-command", 127, "no-such-command is not there"),
+        ("plain-file", 126, "plain-file: Permission denied"),
+    ):
+        done = subprocess.run(
+            [*sandboxed, command],
+            env={**os.environ, "PATH": f"{folder}/closed:{folder}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            **user,
+        )
+        assert (done.returncode, done.stderr) == (code, f"sandbox: {said}\n")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])

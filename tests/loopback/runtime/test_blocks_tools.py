@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from punchlib.runtime.blocks import BlockHeader
+from tests.support.privilege import MODES_APPLY
 
 from .conftest import Bash
 
@@ -89,6 +90,24 @@ def test_a_command_that_fails_fails_the_script(
     assert b"r_wrap" in result.stderr
     markers = list((tmp_path / "state" / "failures").iterdir())
     assert any("r_wrap" in marker.read_text() for marker in markers)
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("no-such-tool", 127, b"cannot run no-such-tool: No such file"),
+        ("plain-file", 126, b"cannot run plain-file: Permission denied"),
+        ("./closed/tool", 126, b"cannot run ./closed/tool: Permission denied"),
+    ],
+)
+def test_a_closed_folder_in_path_changes_no_status(
+    bash: Bash, command: str, status: int, said: bytes
+) -> None:
+    result = bash(
+        "mkdir -m 0 closed; mkdir open; echo echo >open/plain-file\n"
+        f"echo x | PATH=closed:open:$PATH {' '.join(MODES_APPLY)} runtime/r_wrap {command}"
+    )
+    assert (result.returncode, said in result.stderr) == (status, True), result.stderr
 
 
 @pytest.mark.parametrize(
