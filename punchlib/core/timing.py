@@ -17,8 +17,6 @@ class Timing:
         last_word: the most that a failed end waits for the other to have heard the reason, which
             comes behind all the payload that is still on the way to a slow reader.
         goodbye: the same for an end that was stopped: whoever stopped it does not wait for long.
-        fifo_poll_least: the first pause between two looks for a FIFO's reader.
-        fifo_poll_most: the longest such pause.
     """
 
     handshake: float = 10.0
@@ -27,8 +25,6 @@ class Timing:
     linger: float = 2.0
     last_word: float = 10.0
     goodbye: float = 0.5
-    fifo_poll_least: float = 0.002
-    fifo_poll_most: float = 0.1
 
     def scaled(self, factor: float) -> Timing:
         """The same, `factor` times as long; for tests."""

@@ -1,14 +1,15 @@
 """The two ends of a connection's FIFO, opened without ever blocking the loop.
 
 A FIFO's opening is a meeting: a plain open() waits for the other side, for minutes perhaps. Here a
-reader opens at once (which lets its writer go on) and a writer looks for its reader from time to
-time. Nothing is ever created: a FIFO that does not exist is an error, not a new regular file.
+reader opens at once (which lets its writer go on) and a writer waits for its reader in a thread.
+Nothing is ever created: a FIFO that does not exist is an error, not a new regular file.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,9 +20,9 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
-from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.net.readiness import Readiness
+from punchlib.pump.fifo_open import Opening
 
 #: What a pipe is grown to. The kernel's own is 64 KiB.
 PIPE_SIZE = 256 * 1024
@@ -215,32 +216,70 @@ class FifoWriter(_Fifo):
         super().__init__(name, fd)
         self.is_open = False
         self._poll = select.poll()
+        self._opened: asyncio.Future[None] | None = None
+        self._opening: Opening | None = None
 
-    async def opened(self, *, timing: Timing = TIMING) -> None:
-        """Waits until the FIFO has a reader, and opens it.
+    async def opened(self) -> None:
+        """Waits until the FIFO has a reader, and opens it; the wait goes on until `close()`.
 
         Raises:
             UsageError: it cannot be opened for writing.
         """
-        started = asyncio.get_running_loop().time()
+        if self._opened is None:
+            self._opened = asyncio.get_running_loop().create_future()
+            self._open_at_once()
+        await asyncio.shield(self._opened)
+
+    def close(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.abandon()
+        if self._opened is not None:
+            self._opened.cancel()
+        super().close()
+
+    def _open_at_once(self) -> None:
+        """Opens what needs no reader or has one; else leaves the waiting to a thread."""
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         flags |= 0 if self.is_pipe else os.O_TRUNC
-        while not self.is_open:
+        path = f"/proc/self/fd/{self.fd}"
+        try:
+            self._take(os.open(path, flags))
+        except OSError as error:
+            if error.errno != errno.ENXIO or not self.is_pipe:
+                self._cannot_open(error)
+                return
+            loop = asyncio.get_running_loop()
+
+            def wake() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._on_opened)
+
+            self._opening = Opening(path, wake)
+
+    def _on_opened(self) -> None:
+        """The thread has ended, perhaps because it was abandoned."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
             try:
-                fd = os.open(f"/proc/self/fd/{self.fd}", flags)
+                self._take(opening.result())
             except OSError as error:
-                if error.errno != errno.ENXIO or not self.is_pipe:
-                    raise _cannot_open(self.name, "write", error) from error
-                waited = asyncio.get_running_loop().time() - started
-                pause = max(timing.fifo_poll_least, 0.05 * waited)
-                await asyncio.sleep(min(pause, timing.fifo_poll_most))
-            else:
-                os.close(self.fd)
-                self.fd = fd
-                self.is_open = True
-                self._examine()
-                self._grow()
-                self._poll.register(fd, select.POLLOUT)
+                self._cannot_open(error)
+
+    def _take(self, fd: int) -> None:
+        assert self._opened is not None
+        os.close(self.fd)
+        self.fd = fd
+        self.is_open = True
+        self._examine()
+        self._grow()
+        self._poll.register(fd, select.POLLOUT)
+        self._opened.set_result(None)
+
+    def _cannot_open(self, error: OSError) -> None:
+        assert self._opened is not None
+        self._opened.set_exception(_cannot_open(self.name, "write", error))
+        self._opened.exception()  # though nobody may wait any more
 
     async def write(self, view: memoryview, count: Callable[[int], None]) -> None:
         """Writes all of `view`; waits while the FIFO is full.

@@ -188,7 +188,7 @@ class _Receiver:
             await self._take_frame()
         if not self.stats.stopped:
             # An empty stream too must open the FIFO, or its reader waits for ever.
-            await self._fifo.opened(timing=self._timing)
+            await self._fifo.opened()
         watch.cancel()
         await asyncio.wait([watch])
         self._fifo.close()
@@ -237,7 +237,7 @@ class _Receiver:
         before = self._stream.total
         if channel.zero_copy and self._fifo.is_pipe and not self.stats.stopped:
             try:
-                await self._fifo.opened(timing=self._timing)
+                await self._fifo.opened()
                 await splice_in(channel, self._fifo, size, self._count)
                 if self._turn.over(size):
                     await asyncio.sleep(0)
@@ -255,7 +255,7 @@ class _Receiver:
             self._stream.total = total
             return
         try:
-            await self._fifo.opened(timing=self._timing)
+            await self._fifo.opened()
             await self._fifo.write(view, self._count)
         except BrokenPipeError:
             await self._stop()
@@ -269,7 +269,7 @@ class _Receiver:
 
     async def _watch_reader(self) -> None:
         """Tells the sender to stop when the FIFO's reader leaves, also while nothing flows."""
-        await self._fifo.opened(timing=self._timing)
+        await self._fifo.opened()
         await self._fifo.reader_left()
         await self._stop()
 

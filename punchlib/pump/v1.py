@@ -59,8 +59,11 @@ async def send_stream_v1(
                     if turn.over(size):
                         await asyncio.sleep(0)
             sock.shutdown(socket.SHUT_WR)
+            pause = 0.002
             while _unsent(sock):
-                await asyncio.sleep(timing.fifo_poll_least)
+                # The kernel tells nobody when all has been acknowledged.
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause, 1.0)
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise channel.translate(OSError(code, os.strerror(code)))
     fifo.close()
@@ -79,7 +82,7 @@ async def receive_stream_v1(
     stats = Stats()
     with contextlib.closing(SocketChannel(sock)) as channel:
         async with _alive(channel, stats, timing):
-            await fifo.opened(timing=timing)
+            await fifo.opened()
             await channel.write(READY)
             turn = Turn()
             with borrowed() as buffer:
