@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 
 from bench.punch_store import RemoteStore
-from punchlib.config import Config
+from punchlib.config import Config, Route
 from punchlib.core.handshake import Identity
 from punchlib.errors import PunchError
 from punchlib.net.connection import Spec
@@ -69,7 +69,7 @@ async def main() -> None:
     servers = [s.rpartition(":") for s in arguments.stun.split(",")]
     config = Config(
         stun_servers=tuple((host, int(port)) for host, _, port in servers),
-        routes=("host", "punched"),
+        routes=(Route.HOST, Route.PUNCHED),
         timeout=arguments.timeout,
         on_lambda=arguments.on_lambda,
     )

@@ -26,6 +26,7 @@ from typing import Any
 
 import uvloop
 
+from punchlib.config import Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError
@@ -65,7 +66,7 @@ def read_terms(path: Path, sending: bool) -> list[Terms]:
             sending=sending,
             my_side=sides[mine],
             peer_side=sides[theirs],
-            security=said["security"],
+            security=Security(said["security"]),
             job_key=bytes.fromhex(said["job_key"]),
             my_identity=Identity(certs[mine], said["keys"][mine].encode()) if certs else None,
             peer_cert=certs[theirs] if certs else b"",

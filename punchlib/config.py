@@ -8,12 +8,36 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from punchlib.errors import UsageError
 
-ROUTES = ("host", "punched", "s3")
-WIRES = ("auto", "v1", "v2")
-SECURITIES = ("encrypted", "authenticated")
+
+class Route(StrEnum):
+    """The ways that a connection may take."""
+
+    HOST = "host"
+    PUNCHED = "punched"
+    S3 = "s3"
+
+
+class Wire(StrEnum):
+    """Which peers are spoken with."""
+
+    AUTO = "auto"  # an old (v1) one too, where nothing forbids it
+    V1 = "v1"  # the same; kept because scripts say it
+    V2 = "v2"
+
+
+class Security(StrEnum):
+    """The least that an end accepts; the first is the stronger."""
+
+    ENCRYPTED = "encrypted"
+    AUTHENTICATED = "authenticated"
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 #: STUN over TCP and UDP on these at the time of writing. Several: one may be down.
 DEFAULT_STUN_SERVERS = (
@@ -40,6 +64,7 @@ class Config:
         routes: PUNCH_ROUTES, a subset of host,punched,s3; their order says nothing.
         wire: PUNCH_WIRE; `auto` accepts an old (v1) peer only where there is no job key.
         security: PUNCH_SECURITY; the least that this end accepts.
+        security_is_set: somebody wrote PUNCH_SECURITY; then `encrypted` refuses old peers too.
         timeout: PUNCH_TIMEOUT; seconds to wait for the peer to register.
         on_lambda: this machine is an AWS Lambda worker: no host candidates.
         debug: PUNCH_DEBUG; tracebacks and every step on stderr.
@@ -54,12 +79,22 @@ class Config:
     stun_servers: tuple[tuple[str, int], ...] = DEFAULT_STUN_SERVERS
     stun_timeout: float = 8.0
     public_ip: str | None = None
-    routes: tuple[str, ...] = ROUTES
-    wire: str = "auto"
-    security: str = "encrypted"
+    routes: tuple[Route, ...] = tuple(Route)
+    wire: Wire = Wire.AUTO
+    security: Security = Security.ENCRYPTED
+    security_is_set: bool = False
     timeout: float = 300.0
     on_lambda: bool = False
     debug: bool = False
+
+    @property
+    def v1_refused_by(self) -> str:
+        """The setting that forbids an old (v1) peer, for people; "" where none does."""
+        if self.wire == Wire.V2:
+            return "PUNCH_WIRE=v2"
+        if self.security_is_set and self.security == Security.ENCRYPTED:
+            return "PUNCH_SECURITY=encrypted"
+        return ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Config:
@@ -69,9 +104,9 @@ class Config:
             UsageError: a value cannot be understood; it names the variable and the form.
         """
         env = os.environ if env is None else env
-        routes = _choices(env, "PUNCH_ROUTES", ROUTES)
+        routes = _choices(env, "PUNCH_ROUTES", Route)
         if _flag(env, "PASH_NO_HOLEPUNCH"):
-            routes = tuple(r for r in routes if r != "punched")
+            routes = tuple(r for r in routes if r is not Route.PUNCHED)
         if not routes:
             raise UsageError(
                 "PUNCH_ROUTES and PASH_NO_HOLEPUNCH leave no route",
@@ -87,8 +122,9 @@ class Config:
             stun_timeout=_number(env, "PASH_STUN_TIMEOUT_MS", 8000.0) / 1000.0,
             public_ip=env.get("PASH_PUBLIC_IP") or env.get("PUBLIC_ADDR") or None,
             routes=routes,
-            wire=_choice(env, "PUNCH_WIRE", WIRES, "auto"),
-            security=_choice(env, "PUNCH_SECURITY", SECURITIES, "encrypted"),
+            wire=_choice(env, "PUNCH_WIRE", Wire.AUTO),
+            security=_choice(env, "PUNCH_SECURITY", Security.ENCRYPTED),
+            security_is_set=bool(env.get("PUNCH_SECURITY", "").strip()),
             timeout=_number(env, "PUNCH_TIMEOUT", 300.0),
             on_lambda="LEASH_ON_LAMBDA" in env or "AWS_LAMBDA_FUNCTION_NAME" in env,
             debug=_flag(env, "PUNCH_DEBUG"),
@@ -99,25 +135,27 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
     return env.get(name, "").strip().lower() not in ("", "0", "false", "no")
 
 
-def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
-    value = env.get(name, "").strip().lower() or default
-    if value not in allowed:
-        raise UsageError(f"{name}={value!r} is not known", next_step=f"use {' or '.join(allowed)}")
-    return value
+def _choice(env: Mapping[str, str], name: str, default: Choice) -> Choice:
+    value = env.get(name, "").strip().lower()
+    allowed = type(default)
+    try:
+        return allowed(value) if value else default
+    except ValueError:
+        raise UsageError(
+            f"{name}={value!r} is not known", next_step=f"use {' or '.join(allowed)}"
+        ) from None
 
 
-def _choices(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+def _choices(env: Mapping[str, str], name: str, allowed: type[Choice]) -> tuple[Choice, ...]:
     text = env.get(name, "").strip().lower()
-    if not text:
-        return allowed
-    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    for part in wanted:
-        if part not in allowed:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if part not in set(allowed):
             raise UsageError(
                 f"{name} names {part!r}, which is no route",
                 next_step=f"use a comma-separated subset of {','.join(allowed)}",
             )
-    return wanted
+    return tuple(choice for choice in allowed if choice in parts or not text)
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from punchlib.config import Config
-from punchlib.core.candidates import Route
+from punchlib.config import Config, Route, Security
 from punchlib.core.handshake import Identity
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
@@ -35,7 +34,7 @@ def open_connector(
     """
     loop = asyncio.get_running_loop()
     identity: asyncio.Future[Identity] | None = None
-    if config.security == "encrypted":
+    if config.security == Security.ENCRYPTED:
         if _spare is None:
             # Importing `cryptography` takes 50 ms: beside the loop.
             identity = loop.run_in_executor(None, Identity.generate)

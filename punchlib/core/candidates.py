@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from punchlib.config import Route
+
 
 class TransportAddress(NamedTuple):
     """An IPv4 address and a TCP port (RFC 8445: transport address)."""
@@ -42,14 +44,6 @@ class Candidate(NamedTuple):
 
     type: CandidateType
     address: TransportAddress
-
-
-class Route(StrEnum):
-    """How a connection was made, in order of preference."""
-
-    HOST = "host"
-    PUNCHED = "punched"
-    S3 = "s3"
 
 
 @dataclass(frozen=True)

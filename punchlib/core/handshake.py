@@ -33,6 +33,7 @@ import hmac
 import os
 from dataclasses import dataclass, field
 
+from punchlib.config import Security
 from punchlib.errors import PeerNotVerified, WireMismatch
 
 MAGIC = b"\x93punch\r\n"
@@ -101,7 +102,7 @@ class Terms:
         sending: this end sends the payload, and speaks first.
         my_side: 16 hex digits, new on every attempt.
         peer_side: the same of the peer.
-        security: "encrypted" or "authenticated": the stronger of what both records ask for.
+        security: the stronger of what both records ask for.
         job_key: the secret of the job; b"" when there is none.
         my_identity: certificate and private key; needed by "encrypted".
         peer_cert: the certificate in the peer's record, DER; needed by "encrypted".
@@ -111,7 +112,7 @@ class Terms:
     sending: bool
     my_side: str
     peer_side: str
-    security: str = "encrypted"
+    security: Security = Security.ENCRYPTED
     job_key: bytes = field(default=b"", repr=False)
     my_identity: Identity | None = None
     peer_cert: bytes = b""

@@ -12,15 +12,22 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
 
+from punchlib.config import Security
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.errors import PeerNotVerified, WireMismatch
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 VERSION = 2
 #: A record outlives its owner's deadline by this many seconds, for clocks that differ.
 GRACE = 60
 #: The longest reason that a withdrawal carries, in characters.
 MAX_REASON = 1000
+#: The longest text that is read as a record, in characters; ours have 1,200.
+MAX_SIZE = 1 << 16
 #: What a v2 record's JSON text contains and a v1 record's never does.
 V2_MARK = '"v":'
 
@@ -29,17 +36,29 @@ class RecordError(ValueError):
     """The text is not a rendezvous record."""
 
 
+class Mapping(StrEnum):
+    """How our NAT maps a port towards different destinations (RFC 4787 section 4.1)."""
+
+    NONE = "none"  # there is no NAT
+    INDEPENDENT = "independent"
+    DEPENDENT = "dependent"  # on the address, or on address and port
+    UNKNOWN = "unknown"
+
+
+class Filtering(StrEnum):
+    """Whom it lets in through a mapping (RFC 4787 section 5)."""
+
+    INDEPENDENT = "independent"
+    DEPENDENT = "dependent"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Nat:
-    """What an end knows of its own NAT (RFC 4787 section 4.1, RFC 5780).
+    """What an end knows of its own NAT (RFC 5780 says how to learn it)."""
 
-    Attributes:
-        mapping: "none" (no NAT), "independent", "dependent", or "unknown".
-        filtering: "independent", "dependent" or "unknown".
-    """
-
-    mapping: str = "unknown"
-    filtering: str = "unknown"
+    mapping: Mapping = Mapping.UNKNOWN
+    filtering: Filtering = Filtering.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Record:
         tried: the side of the peer's record with which the owner's attempt before this failed.
         ts: when it was written, ms since the epoch, by its owner's clock.
         expires: from when on it must not be dialled, s since the epoch; None for an old peer.
-        security: the least that the owner accepts, "encrypted" or "authenticated".
+        security: the least that the owner accepts.
         cert: the owner's certificate, DER; empty when it has none.
         candidates: where it can be reached; the n-th srflx is its n-th punching port.
         nat: what it knows of its NAT.
@@ -69,7 +88,7 @@ class Record:
     tried: str = ""
     ts: int = 0
     expires: int | None = None
-    security: str = "encrypted"
+    security: Security = Security.ENCRYPTED
     cert: bytes = b""
     candidates: tuple[Candidate, ...] = field(default=())
     nat: Nat = field(default=Nat())
@@ -150,6 +169,15 @@ def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record | Withd
         WireMismatch: its version is above ours.
         PeerNotVerified: a job key is set and the record's signature is missing or wrong.
     """
+    if len(text) > MAX_SIZE:
+        raise RecordError(f"a record of {len(text)} characters")
+    try:
+        return _parse(text, scope, job_key)
+    except RecursionError as exc:
+        raise RecordError("a record that is too deep") from exc
+
+
+def _parse(text: str, scope: str, job_key: bytes) -> Record | Withdrawal:
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
@@ -160,7 +188,7 @@ def parse(text: str, *, scope: str = "", job_key: bytes = b"") -> Record | Withd
         external = TransportAddress.parse(str(fields["external_addr"]))
     except KeyError as exc:
         raise RecordError(f"the record lacks {exc}") from exc
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise RecordError(f"unreadable record: {exc}") from exc
     if "v" not in fields:
         if job_key:
@@ -209,7 +237,6 @@ def _from_fields(
     candidates = fields.get("candidates", [])
     if not isinstance(candidates, list):
         raise ValueError("candidates is not a list")
-    security = str(fields.get("security", "encrypted"))
     return Record(
         local,
         external,
@@ -220,10 +247,13 @@ def _from_fields(
         ts=_int(fields.get("ts", 0)),
         expires=_int(fields["expires"]),
         # What we do not know is not weakened: the stronger one is asked for.
-        security=security if security == "authenticated" else "encrypted",
+        security=_known(Security, fields.get("security"), Security.ENCRYPTED),
         cert=base64.b64decode(str(fields.get("cert", "")), validate=True),
         candidates=tuple(_candidates(candidates)),
-        nat=Nat(str(nat.get("mapping", "unknown")), str(nat.get("filtering", "unknown"))),
+        nat=Nat(
+            _known(Mapping, nat.get("mapping"), Mapping.UNKNOWN),
+            _known(Filtering, nat.get("filtering"), Filtering.UNKNOWN),
+        ),
     )
 
 
@@ -236,6 +266,11 @@ def _candidates(items: list[object]) -> list[Candidate]:
             kind = CandidateType(str(item["type"]))
             found.append(Candidate(kind, TransportAddress.parse(str(item["addr"]))))
     return found
+
+
+def _known(kind: type[Choice], value: object, otherwise: Choice) -> Choice:
+    """What we know of the kind; a newer peer may say more."""
+    return kind(value) if isinstance(value, str) and value in set(kind) else otherwise
 
 
 def _int(value: object) -> int:
@@ -253,8 +288,8 @@ def _text(fields: dict[str, object], scope: str, job_key: bytes) -> str:
 def _verify(fields: dict[str, object], scope: str, job_key: bytes) -> None:
     if not job_key:
         return
-    given = fields.pop("mac", "")
-    if not hmac.compare_digest(str(given), _mac(fields, scope, job_key)):
+    given = str(fields.pop("mac", "")).encode("utf-8", "replace")  # of a str it takes ASCII only
+    if not hmac.compare_digest(given, _mac(fields, scope, job_key).encode()):
         raise PeerNotVerified(
             "the peer's rendezvous record is not signed with this run's job key",
             next_step="look for another run, or another party, writing to the same table",

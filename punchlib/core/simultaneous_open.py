@@ -32,8 +32,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, Route
-from punchlib.core.records import Record
+from punchlib.config import Route
+from punchlib.core.candidates import Candidate, CandidatePair, CandidateType
+from punchlib.core.records import Filtering, Mapping, Record
 
 #: Seconds; all measured (docs/nat-traversal.md).
 REDIAL_PAUSE = 0.010  # between two dials after a refusal; anything up to 250 ms serves
@@ -92,7 +93,7 @@ class Plan:
 
 
 def make_plan(
-    mine: Record, peer: Record, *, second: bool, sending: bool, routes: Sequence[str]
+    mine: Record, peer: Record, *, second: bool, sending: bool, routes: Sequence[Route]
 ) -> Plan:
     """Decides what both ends do, from facts that both have.
 
@@ -121,10 +122,10 @@ def make_plan(
     if not (_predictable(mine) and _predictable(peer)):
         # Nobody can hold for ports that cannot be foreseen. An end that lets anybody in listens on
         # the port that STUN saw, and the other dials that; one that may do so gets a moment.
-        known = "independent" in (mine.nat.filtering, peer.nat.filtering)
+        known = Filtering.INDEPENDENT in (mine.nat.filtering, peer.nat.filtering)
         technique, seconds = (Technique.LISTEN, ATTEMPTS[0][1] if known else LISTEN_TIME)
-        listening = mine.nat.filtering != "dependent"
-        if peer.nat.filtering == "dependent":
+        listening = mine.nat.filtering is not Filtering.DEPENDENT
+        if peer.nat.filtering is Filtering.DEPENDENT:
             pairs = []
         if attempt > 1 or not (listening or pairs or hosts or dialled):
             technique = Technique.NONE
@@ -150,12 +151,12 @@ def make_plan(
 def _hosts_likely(mine: Record, peer: Record) -> bool:
     """Whether the two are behind one NAT, or one of them behind none."""
     one_nat = mine.external_addr.host == peer.external_addr.host
-    return one_nat or "none" in (mine.nat.mapping, peer.nat.mapping)
+    return one_nat or Mapping.NONE in (mine.nat.mapping, peer.nat.mapping)
 
 
 def _predictable(record: Record) -> bool:
     """Whether the port that STUN saw is the one that the peer will see."""
-    return record.nat.mapping != "dependent"
+    return record.nat.mapping is not Mapping.DEPENDENT
 
 
 def plan_for_v1(mine: Record, peer: Record, *, sending: bool, seconds: float) -> Plan:
@@ -163,7 +164,7 @@ def plan_for_v1(mine: Record, peer: Record, *, sending: bool, seconds: float) ->
 
     We hold; where there is no NAT on our side, a listener takes its call.
     """
-    listening = mine.nat.mapping == "none"
+    listening = mine.nat.mapping is Mapping.NONE
     remote = Candidate(CandidateType.SRFLX, peer.external_addr)
     known = mine.of_type(CandidateType.SRFLX) and not listening
     pairs = (CandidatePair(0, remote),) if known else ()

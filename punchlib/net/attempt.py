@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from punchlib.core.candidates import Route
+from punchlib.config import Route
 from punchlib.core.simultaneous_open import CheckList, Close, Connect, Plan
 from punchlib.errors import PeerNotVerified, PunchError
 from punchlib.net import sockets

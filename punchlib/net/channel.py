@@ -14,6 +14,7 @@ import ssl
 import termios
 from typing import NamedTuple, Protocol, TypeAlias
 
+from punchlib.config import Security
 from punchlib.core.frames import (
     HEADER_SIZE,
     FrameHeader,
@@ -336,7 +337,9 @@ async def nominate(channel: Channel, *, sending: bool) -> None:
 def _prepare(sock: socket.socket, terms: Terms) -> SocketChannel:
     """The channel that is to be verified."""
     try:
-        return SocketChannel(tls.wrap(sock, terms) if terms.security == "encrypted" else sock)
+        return SocketChannel(
+            tls.wrap(sock, terms) if terms.security == Security.ENCRYPTED else sock
+        )
     except BaseException:
         sock.close()
         raise

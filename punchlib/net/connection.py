@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from punchlib.core.candidates import Route
+from punchlib.config import Route
 from punchlib.core.handshake import Terms
 from punchlib.net.channel import Channel
 from punchlib.stopping import doing

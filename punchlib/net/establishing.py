@@ -18,8 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from punchlib.config import Config
-from punchlib.core.candidates import Route
+from punchlib.config import Config, Route, Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import Record
 from punchlib.core.simultaneous_open import ATTEMPTS, Technique, make_plan, plan_for_v1
@@ -252,7 +251,7 @@ class Establishing:
             await _cancel(changing)
 
     async def _terms(self, peer: Record) -> Terms:
-        strong = "encrypted" in (self.meeting.mine.security, peer.security)
+        strong = Security.ENCRYPTED in (self.meeting.mine.security, peer.security)
         if strong and not (peer.cert and self.owner.identity):
             raise PeerNotVerified(
                 f"{self.spec}: one end asks for encryption, the other has no certificate",
@@ -263,7 +262,7 @@ class Establishing:
             sending=self.spec.sending,
             my_side=self.meeting.mine.side,
             peer_side=peer.side,
-            security="encrypted" if strong else "authenticated",
+            security=Security.ENCRYPTED if strong else Security.AUTHENTICATED,
             job_key=self.config.job_key,
             my_identity=await self.owner.identity if self.owner.identity else None,
             peer_cert=peer.cert,

@@ -8,14 +8,14 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from punchlib.config import Route
 from punchlib.core.candidates import (
     Candidate,
     CandidateType,
-    Route,
     TransportAddress,
     usable_host_address,
 )
-from punchlib.core.records import Nat
+from punchlib.core.records import Filtering, Mapping, Nat
 from punchlib.net import sockets
 from punchlib.net.stun_client import PunchPort, StunClient
 
@@ -50,13 +50,13 @@ class Ends:
                     return candidate.address
         return self.local
 
-    def settle(self, nat: Nat, routes: Sequence[str], *, on_lambda: bool) -> None:
+    def settle(self, nat: Nat, routes: Sequence[Route], *, on_lambda: bool) -> None:
         """Decides on the candidates, as late as possible: more is known of the NAT then."""
         self.nat = nat
         host = self._host(on_lambda)
         candidates = [Candidate(CandidateType.SRFLX, p.mapped) for p in self.ports if p.mapped]
         if host is not None and Route.HOST in routes:
-            if (nat.mapping, nat.filtering) == ("none", "independent"):
+            if (nat.mapping, nat.filtering) == (Mapping.NONE, Filtering.INDEPENDENT):
                 # Neither NAT nor firewall: punching could only do what a listener does better
                 # (RFC 8445 section 5.1.3, redundant candidates).
                 candidates.clear()
@@ -87,7 +87,7 @@ class Ends:
         Lambda workers never reach each other directly, whatever their interfaces are called;
         where there is no NAT at all, the address that STUN saw is our own.
         """
-        if self.nat.mapping == "none":
+        if self.nat.mapping is Mapping.NONE:
             return self.ports[0].local.host if self.ports else None
         if on_lambda:
             return None
@@ -96,7 +96,7 @@ class Ends:
         return sockets.host_address(sockets.SOMEWHERE) or "127.0.0.1"
 
 
-async def open_ports(stun: StunClient, routes: Sequence[str]) -> Ends:
+async def open_ports(stun: StunClient, routes: Sequence[Route]) -> Ends:
     """Opens fresh punching ports and learns their mapping.
 
     Dead STUN servers are no error here: there are fewer candidates then.

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from punchlib.core import stun
 from punchlib.core.candidates import TransportAddress
-from punchlib.core.records import Nat
+from punchlib.core.records import Filtering, Mapping, Nat
 from punchlib.net import sockets
 
 #: Seconds that the second opinion on the mapping may take after the first.
@@ -58,17 +58,17 @@ class NatObserver:
         """What is known by now; waits for the mapping only."""
         mapping = await asyncio.shield(self._mapping)
         done = self._filtering.done() and not self._filtering.cancelled()
-        return Nat(mapping, self._filtering.result() if done else "unknown")
+        return Nat(mapping, self._filtering.result() if done else Filtering.UNKNOWN)
 
     async def close(self) -> None:
         for task in (self._mapping, self._filtering):
             task.cancel()
         await asyncio.gather(self._mapping, self._filtering, return_exceptions=True)
 
-    async def _learn_mapping(self) -> str:
+    async def _learn_mapping(self) -> Mapping:
         """Section 4.3: the same port, asked from another address."""
         if self.without_nat:
-            return "none"
+            return Mapping.NONE
         try:
             async with asyncio.timeout(SECOND_OPINION):
                 second = self._response.other
@@ -76,17 +76,18 @@ class NatObserver:
                     second = await self._other_server()
                 answer, sock = await tcp_binding(second, self.local.port)
         except (OSError, stun.StunError, EOFError, TimeoutError):
-            return "unknown"
+            return Mapping.UNKNOWN
         sock.close()
-        return "independent" if answer.mapped == self._response.mapped else "dependent"
+        same = answer.mapped == self._response.mapped
+        return Mapping.INDEPENDENT if same else Mapping.DEPENDENT
 
-    async def _learn_filtering(self) -> str:
+    async def _learn_filtering(self) -> Filtering:
         """Section 4.4: a mapping made towards one address, answered from another.
 
         Over UDP, as there is nothing else; a NAT that lets in anybody does so for both.
         """
         if self._response.other is None:
-            return "unknown"  # the server has no other address to answer from
+            return Filtering.UNKNOWN  # the server has no other address to answer from
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
@@ -94,10 +95,10 @@ class NatObserver:
             loop = asyncio.get_running_loop()
             started = loop.time()
             if not await _udp_answer(sock, stun.binding_request, SECOND_OPINION):
-                return "unknown"
+                return Filtering.UNKNOWN
             patience = (loop.time() - started) * ROUND_TRIPS + MARGIN
         except OSError:
-            return "unknown"
+            return Filtering.UNKNOWN
         finally:
             port = sock.getsockname()[1]
             sock.close()
@@ -108,8 +109,8 @@ class NatObserver:
             try:
                 came = await _udp_answer(anyone, stun.change_request, patience, self._server)
             except OSError:
-                return "unknown"
-        return "independent" if came else "dependent"
+                return Filtering.UNKNOWN
+        return Filtering.INDEPENDENT if came else Filtering.DEPENDENT
 
 
 async def _udp_answer(

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from punchlib.config import Config
+from punchlib.config import Config, Route
 from punchlib.core import records
-from punchlib.core.candidates import Route
 from punchlib.core.frames import FrameType
 from punchlib.core.handshake import Identity
 from punchlib.core.records import Withdrawal

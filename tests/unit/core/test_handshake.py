@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchlib.config import Security
 from punchlib.core.handshake import (
     CONFIRMATION_SIZE,
     GREETING_SIZE,
@@ -19,8 +20,8 @@ from punchlib.core.handshake import (
 )
 from punchlib.errors import PeerNotVerified, WireMismatch
 
-SENDER = Terms("job/k1", True, "0a" * 8, "1b" * 8, "authenticated", b"secret")
-RECEIVER = Terms("job/k1", False, "1b" * 8, "0a" * 8, "authenticated", b"secret")
+SENDER = Terms("job/k1", True, "0a" * 8, "1b" * 8, Security.AUTHENTICATED, b"secret")
+RECEIVER = Terms("job/k1", False, "1b" * 8, "0a" * 8, Security.AUTHENTICATED, b"secret")
 
 
 def greet(sending: Terms, receiving: Terms) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchlib.config import Security
 from punchlib.core import records
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
-from punchlib.core.records import Nat, Record, RecordError, Withdrawal
+from punchlib.core.records import Filtering, Mapping, Nat, Record, RecordError, Withdrawal
 from punchlib.errors import PeerNotVerified, WireMismatch
 
 RECORD = Record(
@@ -20,13 +21,13 @@ RECORD = Record(
     attempt=2,
     ts=1790000000123,
     expires=1790000360,
-    security="authenticated",
+    security=Security.AUTHENTICATED,
     cert=b"\x30\x82\x01",
     candidates=(
         Candidate(CandidateType.SRFLX, TransportAddress("198.51.100.20", 40001)),
         Candidate(CandidateType.HOST, TransportAddress("10.20.0.4", 50001)),
     ),
-    nat=Nat("independent", "dependent"),
+    nat=Nat(Mapping.INDEPENDENT, Filtering.DEPENDENT),
 )
 KEY = b"k" * 32
 SCOPE = records.signature_scope("job/k1", "0")
@@ -148,6 +149,45 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
+
+
+LINES = st.sampled_from([RECORD.to_json(), RECORD.to_json(scope=SCOPE, job_key=KEY)])
+DOCUMENTED = (RecordError, WireMismatch, PeerNotVerified)
+
+
+@given(LINES, json_values, st.sampled_from([b"", KEY]))
+def test_a_signature_may_be_anything(text: str, mac: object, job_key: bytes) -> None:
+    """What stands in the table is anybody's; here a MAC that is not ASCII ended a process."""
+    for value in (mac, "ñ" * 64, "\ud800" * 64, [[]], None):
+        fields = json.loads(text) | {"mac": value}
+        for forged in (json.dumps(fields), json.dumps({"gone": {}, "mac": value})):
+            with contextlib.suppress(*DOCUMENTED):
+                records.parse(forged, scope=SCOPE, job_key=job_key)
+
+
+@given(LINES, st.data(), st.sampled_from([b"", KEY]))
+def test_any_character_may_be_another(text: str, data: st.DataObject, job_key: bytes) -> None:
+    at = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(at, min(len(text), at + 20)))
+    changed = text[:at] + data.draw(st.text(max_size=20)) + text[end:]
+    with contextlib.suppress(*DOCUMENTED):
+        records.parse(changed, scope=SCOPE, job_key=job_key)
+
+
+@pytest.mark.parametrize("job_key", [b"", KEY])
+@pytest.mark.parametrize("depth", [10, 900, 990, 2000, 9000, 100_000])
+@pytest.mark.parametrize("name", ["novelty", "gone", "local_addr", "candidates", "nat", "mac"])
+def test_however_deep_it_is(name: str, depth: int, job_key: bytes) -> None:
+    nested = "[" * depth + "]" * depth
+    text = RECORD.to_json(scope=SCOPE, job_key=job_key)[:-1] + f',"{name}":{nested}}}'
+    with contextlib.suppress(*DOCUMENTED):
+        records.parse(text, scope=SCOPE, job_key=job_key)
+
+
+def test_a_record_has_a_size() -> None:
+    text = json.dumps(json.loads(RECORD.to_json()) | {"novelty": "x" * records.MAX_SIZE})
+    with pytest.raises(RecordError, match="characters"):
+        records.parse(text)
 
 
 @given(st.sampled_from(list(json.loads(RECORD.to_json()))), json_values)

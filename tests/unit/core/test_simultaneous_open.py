@@ -6,7 +6,7 @@ import random
 import pytest
 
 from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
-from punchlib.core.records import Nat, Record
+from punchlib.core.records import Filtering, Mapping, Nat, Record
 from punchlib.core.simultaneous_open import (
     HOLD_MIN_TTL,
     PAIR_STAGGER,
@@ -168,10 +168,16 @@ def test_the_attempts(attempt: int, technique: Technique, holds: bool) -> None:
     assert technique is Technique.NONE or p.holding is holds
 
 
-FIXED, RANDOM = Nat("independent", "dependent"), Nat("dependent", "dependent")
-OPEN, FIREWALL = Nat("none", "independent"), Nat("none", "dependent")
-CONE, RANDOM_CONE = Nat("independent", "independent"), Nat("dependent", "independent")
-RANDOM_MAYBE = Nat("dependent", "unknown")
+FIXED, RANDOM = (
+    Nat(Mapping.INDEPENDENT, Filtering.DEPENDENT),
+    Nat(Mapping.DEPENDENT, Filtering.DEPENDENT),
+)
+OPEN, FIREWALL = Nat(Mapping.NONE, Filtering.INDEPENDENT), Nat(Mapping.NONE, Filtering.DEPENDENT)
+CONE, RANDOM_CONE = (
+    Nat(Mapping.INDEPENDENT, Filtering.INDEPENDENT),
+    Nat(Mapping.DEPENDENT, Filtering.INDEPENDENT),
+)
+RANDOM_MAYBE = Nat(Mapping.DEPENDENT, Filtering.UNKNOWN)
 
 
 @pytest.mark.parametrize(

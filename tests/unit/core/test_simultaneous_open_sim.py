@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from punchlib.core import records
 from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
 from punchlib.core.records import Nat as NatFacts
 from punchlib.core.records import Record
@@ -328,7 +329,7 @@ def test_host_candidates_are_likely_behind_one_nat_or_none() -> None:
         address = TransportAddress(public, 21000)
         own = Candidate(CandidateType.HOST, TransportAddress("10.1.0.9", 9))
         candidates = (Candidate(CandidateType.SRFLX, address), own)
-        facts = NatFacts(mapping=mapping, filtering="dependent")
+        facts = NatFacts(records.Mapping(mapping), records.Filtering.DEPENDENT)
         return Record(address, address, candidates=candidates, nat=facts)
 
     def likely(a: Record, b: Record) -> bool:
@@ -349,7 +350,9 @@ def test_an_end_with_nothing_to_dial_still_waits_to_be_dialled() -> None:
     # A Lambda worker has no host candidate; its peer has a public address and nothing else.
     ours = Candidate(CandidateType.HOST, TransportAddress("198.19.2.10", 22841))
     theirs = Candidate(CandidateType.SRFLX, TransportAddress("198.18.1.2", 20319))
-    mine = Record(ours.address, ours.address, candidates=(ours,), nat=NatFacts(mapping="none"))
+    mine = Record(
+        ours.address, ours.address, candidates=(ours,), nat=NatFacts(records.Mapping.NONE)
+    )
     peer = Record(theirs.address, theirs.address, candidates=(theirs,))
 
     def technique(a: Record, b: Record, *routes: str) -> Technique:
@@ -367,11 +370,19 @@ APDM_EIF = replace(APDM, filtering=Filtering.EIF)
 CONE = Nat(filtering=Filtering.EIF)
 
 
+_MAPPINGS = {
+    Mapping.NONE: records.Mapping.NONE,
+    Mapping.EIM: records.Mapping.INDEPENDENT,
+}
+
+
 def facts(nat: Nat) -> NatFacts:
     """What an end learns of its NAT from STUN."""
     return NatFacts(
-        mapping={Mapping.NONE: "none", Mapping.EIM: "independent"}.get(nat.mapping, "dependent"),
-        filtering="independent" if nat.filtering is Filtering.EIF else "dependent",
+        _MAPPINGS.get(nat.mapping, records.Mapping.DEPENDENT),
+        records.Filtering.INDEPENDENT
+        if nat.filtering is Filtering.EIF
+        else records.Filtering.DEPENDENT,
     )
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.config import Config
-from punchlib.core.candidates import Candidate, CandidateType, Route, TransportAddress
+from punchlib.config import Config, Route, Security
+from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.handshake import Terms
-from punchlib.core.records import Nat, Record
+from punchlib.core.records import Filtering, Mapping, Nat, Record
 from punchlib.core.simultaneous_open import Plan, Technique
 from punchlib.net import establishing
 from punchlib.net.attempt import Winner
@@ -114,7 +114,7 @@ class Stun:
         self.machine = machine
 
     async def nat(self) -> Nat:
-        return Nat("independent", "dependent")
+        return Nat(Mapping.INDEPENDENT, Filtering.DEPENDENT)
 
     async def keep(self, _: object) -> None:
         await asyncio.get_running_loop().create_future()
@@ -185,7 +185,7 @@ class World:
             machine = self.machines[sending]
             await machine.sleep(machine.start)
             store = Store(self.table, machine)
-            config = Config(security="authenticated")
+            config = Config(security=Security.AUTHENTICATED)
             shared = Shared(
                 config,
                 store,
@@ -297,9 +297,9 @@ def test_the_newcomer_is_met_with_the_first_technique() -> None:
         NOBODY_LISTENS,
         side="00" * 8,
         expires=int(time.time()) + 300,
-        security="authenticated",
+        security=Security.AUTHENTICATED,
         candidates=(Candidate(CandidateType.SRFLX, NOBODY_LISTENS),),
-        nat=Nat("independent", "dependent"),
+        nat=Nat(Mapping.INDEPENDENT, Filtering.DEPENDENT),
     )
     world = World(ALL, {True: Machine(start=30.0), False: Machine()})
     world.table[Slot("k", "0")] = stale.to_json()
