@@ -24,9 +24,11 @@ class PunchError(Exception):
         message: what failed, with the input or address that it failed on.
         next_step: what the user can do about it; may be empty.
         exit_code: the process exit code that this error means.
+        code: what the service that refused calls it ("NoSuchKey"); "" where none did.
     """
 
     exit_code = 1
+    code = ""
 
     def __init__(self, message: str, *, next_step: str = "") -> None:
         super().__init__(message)

@@ -2,52 +2,137 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
-from punchlib.errors import StorageError
+from punchlib.errors import PunchError, StorageError
+
+Kind = TypeVar("Kind", bound=PunchError)
+
+#: Seconds by which our clock may differ from AWS's before it is blamed; AWS allows 300.
+CLOCK_TOLERANCE = 60.0
 
 
-def translate(error: Exception, what: str = "S3") -> StorageError | None:
+def translate(
+    error: Exception,
+    what: str = "S3",
+    kind: type[Kind] = StorageError,  # type: ignore[assignment]
+) -> Kind | None:
     """Our error for one of botocore's, or None for any other exception.
 
     Args:
         error: what was raised.
         what: names the object in the message, for instance "s3://bucket/key".
+        kind: the class of our error.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
 
     if isinstance(error, ClientError):
-        code = _code(error)
-        return StorageError(f"{what}: {code}: {_message(error)}", next_step=_NEXT.get(code, ""))
-    if isinstance(error, NoCredentialsError):
-        return StorageError(
-            f"{what}: no AWS credentials",
-            next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
-        )
-    if isinstance(error, BotoCoreError):
-        return StorageError(
-            f"{what}: {error}", next_step="check the network, AWS_REGION and AWS_ENDPOINT_URL"
-        )
-    return None
+        code = code_of(error)
+        message, step = f"{what}: {code}: {_message(error)}", _NEXT.get(code, "")
+        if code in _SIGNATURE and (clock := _clock(error)):
+            message, step = f"{message}; {clock}", "set this machine's clock (NTP), then run again"
+    elif isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        code, message = "", f"{what}: no AWS credentials ({error})"
+        step = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+    elif isinstance(error, BotoCoreError):
+        code, message = "", f"{what}: {error}"
+        step = "check the network, AWS_REGION and AWS_ENDPOINT_URL"
+    else:
+        return None
+    ours = kind(message, next_step=step)
+    ours.code = code
+    return ours
+
+
+def code_of(error: Exception) -> str:
+    """A service's own code ("NoSuchKey"), or the HTTP status where a HEAD brings no body.
+
+    "" for what no service answered.
+    """
+    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", "?")) if answer else ""
 
 
 def is_code(error: Exception, *codes: str) -> bool:
-    """Is this S3's answer with one of these codes?"""
-    from botocore.exceptions import ClientError
-
-    return isinstance(error, ClientError) and _code(error) in codes
+    """Is this a service's answer with one of these codes?"""
+    return code_of(error) in codes
 
 
-def _code(error: Any) -> str:
-    """S3's own code ("NoSuchKey"), or the HTTP status where a HEAD brings no body."""
-    return str(error.response.get("Error", {}).get("Code", "?"))
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may go well in a moment: a throttle, a 5xx, a lost connection."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    if isinstance(error, ClientError):
+        answer: Any = error.response
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return code_of(error) in _TRANSIENT or status >= 500
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return False
+    # A garbled answer: botocore's parsers, who say so, take 100 ms to import.
+    return isinstance(error, BotoCoreError) or type(error).__name__ == "ResponseParserError"
 
 
 def _message(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Message", "")) or "no message"
 
 
+def _clock(error: Any) -> str:
+    """How far our clock is off, by the `Date` of the answer; "" when that is not the reason."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        ahead = time.time() - parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return ""
+    if abs(ahead) < CLOCK_TOLERANCE:
+        return ""
+    return (
+        f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's"
+    )
+
+
+_SIGNATURE = frozenset(
+    (
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+        "AuthFailure",
+        "ExpiredTokenException",
+        "ExpiredToken",
+        "403",
+    )
+)
+_TRANSIENT = frozenset(
+    (
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "InternalServerError",
+        "ServiceUnavailable",
+        "TransactionConflictException",
+        "LimitExceededException",
+        "InternalFailure",
+    )
+)
+_RENEW = "renew the AWS credentials of this machine"
 _NEXT = {
+    "ExpiredTokenException": _RENEW,
+    "UnrecognizedClientException": _RENEW,
+    "InvalidSignatureException": _RENEW,
+    "MissingAuthenticationTokenException": _RENEW,
+    "IncompleteSignature": _RENEW,
     "NoSuchKey": "check the key; is the input in the bucket that AWS_BUCKET names?",
     "404": "check the key; is the input in the bucket that AWS_BUCKET names?",
     "NoSuchBucket": "check AWS_BUCKET and AWS_REGION",

@@ -134,7 +134,7 @@ class Establishing:
         )
         if attempt == 1:
             self._tell_addresses(mine)
-        await self._register(mine, refuse_v1_peer=self.config.wire != "v2")
+        await self._register(mine, refuse_v1_peer=not self.config.v1_refused_by)
 
     async def _register(self, mine: Record, *, refuse_v1_peer: bool) -> None:
         with doing(lambda: "registering in the rendezvous table"):

@@ -126,10 +126,10 @@ class Meeting:
             age = time.time() - record.ts / 1000
             self.problem = f"there is only a record of an earlier run, written {age:.0f} s ago"
             return
-        if record.is_v1 and self._config.wire == "v2":
+        if record.is_v1 and (knob := self._config.v1_refused_by):
             raise PeerNotVerified(
-                f"{self._spec}: the peer is an old (v1) pashlib, and PUNCH_WIRE=v2 refuses it",
-                next_step="upgrade the peer, or allow it with PUNCH_WIRE=auto",
+                f"{self._spec}: the peer is an old (v1) pashlib, and {knob} refuses it",
+                next_step=f"upgrade the peer, or allow it: unset {knob.partition('=')[0]}",
             )
         self.problem = ""
         self.peer = record

@@ -10,42 +10,23 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-
+from punchlib.aws import errors
 from punchlib.core.records import V2_MARK
 from punchlib.errors import RendezvousError
 from punchlib.rendezvous.store import Registered, Slot
 
 #: DynamoDB's own limit for BatchGetItem.
 BATCH = 100
+#: Seconds for which the table keeps a record beyond its time (TTL): that time was told by a clock
+#: which may be wrong, and what is left too long does no harm.
+CLOCK_SLACK = 2 * 86_400
 #: Threads for boto3, which blocks. More only queue on the interpreter.
 THREADS = 8
 #: Seconds: pauses between tries after a throttle, a 5xx or a lost connection.
 FIRST_BACKOFF = 0.05
 MAX_BACKOFF = 2.0
 
-_TRANSIENT = {
-    "ProvisionedThroughputExceededException",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "InternalServerError",
-    "ServiceUnavailable",
-    "TransactionConflictException",
-    "LimitExceededException",
-    "InternalFailure",
-}
-_CREDENTIALS = {
-    "ExpiredTokenException",
-    "UnrecognizedClientException",
-    "InvalidSignatureException",
-    "MissingAuthenticationTokenException",
-    "IncompleteSignature",
-}
+CONDITION_FAILED = "ConditionalCheckFailedException"
 
 
 class DynamoDbStore:
@@ -72,11 +53,12 @@ class DynamoDbStore:
     async def ready(self) -> None:
         try:
             await self._made_client()
-        except BotoCoreError as exc:
-            raise RendezvousError(
-                f"rendezvous: no DynamoDB client could be made: {exc}",
-                next_step="check the AWS_ variables and the credentials of this machine",
-            ) from exc
+        except Exception as exc:
+            what = "rendezvous: no DynamoDB client could be made"
+            ours = errors.translate(exc, what, RendezvousError)
+            if ours is None:
+                raise
+            raise ours from exc
 
     async def register(
         self, mine: Slot, text: str, peer_label: str, *, expires: int, refuse_v1_peer: bool
@@ -90,8 +72,10 @@ class DynamoDbStore:
             request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
         try:
             answer = await self._call("update_item", request)
-        except ClientError as exc:
-            item: dict[str, Any] = exc.response.get("Item", {})  # type: ignore[assignment]
+        except Exception as exc:
+            if not errors.is_code(exc, CONDITION_FAILED):
+                raise
+            item: dict[str, Any] = exc.response.get("Item", {})  # type: ignore[attr-defined]
             return Registered(False, _text(item, peer))
         return Registered(True, _text(answer.get("Attributes", {}), peer))
 
@@ -132,7 +116,9 @@ class DynamoDbStore:
             request["ExpressionAttributeValues"][":instead"] = {"S": instead}
         try:
             await self._call("update_item", request)
-        except ClientError:
+        except Exception as exc:
+            if not errors.is_code(exc, CONDITION_FAILED):
+                raise
             return  # A newer record of the same label stands there: it is not ours to remove.
 
     async def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -144,38 +130,24 @@ class DynamoDbStore:
         """
         give_up = time.monotonic() + self.patience
         backoff = FIRST_BACKOFF
+        what = f"rendezvous: DynamoDB {operation} on table {self.table}"
         while True:
             try:
                 return await self._once(operation, request)
-            except ClientError as exc:
-                code = exc.response.get("Error", {}).get("Code", "")
-                if code == "ConditionalCheckFailedException":
-                    raise
-                if code == "ResourceNotFoundException":
-                    await self._create_table()
-                    problem = f"the table {self.table} is not there yet"
-                else:
-                    problem = f"{code}: {exc.response.get('Error', {}).get('Message', '')}"
-                    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-                    if code not in _TRANSIENT and status < 500:
-                        raise self._refused(operation, code, problem) from exc
-            except (NoCredentialsError, PartialCredentialsError) as exc:
-                raise RendezvousError(
-                    f"rendezvous: no AWS credentials ({exc})",
-                    next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
-                    "machine a role",
-                ) from exc
-            except BotoCoreError as exc:
-                problem = str(exc)
             except Exception as exc:
-                # A garbled answer. botocore's parsers, who say so, take 100 ms to import.
-                if type(exc).__name__ != "ResponseParserError":
+                if errors.is_code(exc, CONDITION_FAILED):
                     raise
                 problem = str(exc)
+                if errors.is_code(exc, "ResourceNotFoundException"):
+                    await self._create_table()
+                elif not errors.is_transient(exc):
+                    ours = self._refused(exc, what)
+                    if ours is None:
+                        raise
+                    raise ours from exc
             if time.monotonic() + backoff >= give_up:
                 raise RendezvousError(
-                    f"rendezvous: DynamoDB {operation} on table {self.table} kept failing for "
-                    f"{self.patience:.0f} s: {problem}",
+                    f"{what} kept failing for {self.patience:.0f} s: {problem}",
                     next_step="check AWS_ENDPOINT_URL, AWS_REGION and the table's capacity",
                 )
             await asyncio.sleep(random.uniform(backoff / 2, backoff))
@@ -196,17 +168,13 @@ class DynamoDbStore:
             self._client = asyncio.ensure_future(made)
         return await asyncio.shield(self._client)
 
-    def _refused(self, operation: str, code: str, problem: str) -> RendezvousError:
-        if code in _CREDENTIALS:
-            step = "renew the AWS credentials of this machine"
-        elif code == "AccessDeniedException":
-            step = f"allow dynamodb:UpdateItem, BatchGetItem, CreateTable on table {self.table}"
-        else:
-            step = "check AWS_ENDPOINT_URL and AWS_REGION"
-        return RendezvousError(
-            f"rendezvous: DynamoDB refused {operation} on table {self.table}: {problem}",
-            next_step=step,
-        )
+    def _refused(self, exc: Exception, what: str) -> RendezvousError | None:
+        ours = errors.translate(exc, what, RendezvousError)
+        if ours is not None and ours.code == "AccessDeniedException":
+            ours.next_step = (
+                f"allow dynamodb:UpdateItem, BatchGetItem, CreateTable on table {self.table}"
+            )
+        return ours
 
     async def _create_table(self) -> None:
         # All connections of the process find the table missing at once; one of them makes it.
@@ -226,7 +194,7 @@ class DynamoDbStore:
                 },
             )
         except RendezvousError as exc:
-            if "ResourceInUseException" not in exc.message:
+            if exc.code != "ResourceInUseException":
                 raise
         while True:
             answer = await self._call("describe_table", {"TableName": self.table})
@@ -243,7 +211,7 @@ class DynamoDbStore:
             )
         except RendezvousError as exc:
             # Somebody else has just enabled it; records expire all the same.
-            if "ValidationException" not in exc.message:
+            if exc.code != "ValidationException":
                 raise
 
 
@@ -254,7 +222,10 @@ def registration(table: str, mine: Slot, text: str, expires: int) -> dict[str, A
         "Key": {"key": {"S": mine.key}},
         "UpdateExpression": "SET #me = :me, expires_at = :expires",
         "ExpressionAttributeNames": {"#me": f"N_{mine.label}"},
-        "ExpressionAttributeValues": {":me": {"S": text}, ":expires": {"N": str(expires)}},
+        "ExpressionAttributeValues": {
+            ":me": {"S": text},
+            ":expires": {"N": str(expires + CLOCK_SLACK)},
+        },
         "ReturnValues": "ALL_NEW",
     }
 

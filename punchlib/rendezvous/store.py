@@ -44,7 +44,8 @@ class RendezvousStore(Protocol):
             mine: our slot.
             text: our record.
             peer_label: the peer's label under the same key.
-            expires: seconds since the epoch after which the store may forget the record.
+            expires: seconds since the epoch, by our clock, which may be wrong by a day: the store
+                must not forget the record before, nor much before that by its own clock.
             refuse_v1_peer: write nothing when the peer's record is an old one: an old peer dials
                 once, as soon as it sees ours, and must find us holding.
 

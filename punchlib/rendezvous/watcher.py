@@ -1,8 +1,12 @@
 """One reader of the store for all connections of a process.
 
 Waiting for a peer takes from milliseconds to the minutes of a cold start. Each waiting connection
-becomes due again after a pause that grows with its age; whoever is due, or nearly so, is read in
-one batched call.
+becomes due again after a pause that grows with its age, from 20 ms at first to seconds after
+minutes; whoever is due, or nearly so, is read in one batched call. Where a read takes long, be it
+the store's fault or that this machine is busy, the pauses grow with it: under load less is read.
+
+The interface is `changed(slot, seen, fastest=…)`: what one caller waits for, and the shortest pause
+that it has use for. Everything else is the watcher's own affair.
 """
 
 from __future__ import annotations
@@ -16,9 +20,21 @@ from punchlib.rendezvous.store import RendezvousStore, Slot
 
 #: Seconds. A poll costs a read; a late poll costs time to the first byte.
 FASTEST = 0.020
-SLOWEST = 0.100
-#: The pause as a share of the time already waited.
+#: The pause as a share of the time already waited, up to what a usual start takes …
 PATIENCE_SHARE = 0.02
+USUAL = 0.100
+#: … and, when a minute has passed, as a share of what came after it.
+LONG_WAIT = 60.0
+LONG_SHARE = 0.01
+SLOWEST = 3.0
+#: The pause is at least so many times the time that the last read took.
+READ_SHARE = 2.0
+
+
+def pause_after(waited: float) -> float:
+    """Seconds until the next look, for who has waited so long."""
+    late = max(0.0, waited - LONG_WAIT) * LONG_SHARE
+    return min(min(waited * PATIENCE_SHARE, USUAL) + late, SLOWEST)
 
 
 @dataclass(eq=False)
@@ -30,9 +46,9 @@ class _Waiter:
     due: float
     result: asyncio.Future[str] = field(repr=False)
 
-    def pause(self, now: float) -> float:
-        age = now - self.started
-        return max(self.fastest, min(age * PATIENCE_SHARE, SLOWEST))
+    def pause(self, now: float, read_took: float) -> float:
+        loaded = min(READ_SHARE * read_took, SLOWEST)
+        return max(self.fastest, pause_after(now - self.started), loaded)
 
 
 class Watcher:
@@ -47,6 +63,7 @@ class Watcher:
         self._store = store
         self._waiters: set[_Waiter] = set()
         self._wake = asyncio.Event()
+        self._read_took = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def changed(self, slot: Slot, seen: str | None, *, fastest: float = FASTEST) -> str:
@@ -94,7 +111,7 @@ class Watcher:
     async def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
         # Those who are due within half of their pause come along: one call instead of many.
         now = loop.time()
-        batch = [w for w in self._waiters if w.due - now <= w.pause(now) / 2]
+        batch = [w for w in self._waiters if w.due - now <= w.pause(now, self._read_took) / 2]
         found: dict[Slot, str] = {}
         try:
             found = await self._store.read({w.slot for w in batch})
@@ -104,7 +121,8 @@ class Watcher:
         except Exception as exc:
             # Whoever waits must hear of it: without this task nobody would ever be woken.
             self.last_error = RendezvousError(f"rendezvous: {type(exc).__name__}: {exc}")
-        now = loop.time()
+        started, now = now, loop.time()
+        self._read_took = now - started
         for waiter in batch:
             text = found.get(waiter.slot)
             if waiter.result.done():
@@ -114,7 +132,7 @@ class Watcher:
             elif text is not None and text != waiter.seen:
                 waiter.result.set_result(text)
             else:
-                waiter.due = now + waiter.pause(now)
+                waiter.due = now + waiter.pause(now, self._read_took)
                 continue
             # Out at once: one that is overdue for ever would keep this task from ever waiting.
             self._waiters.discard(waiter)

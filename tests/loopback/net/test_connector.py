@@ -298,6 +298,32 @@ def test_odd_records(world: World, text: str, error: type[Exception], words: str
     run(world, main)
 
 
+@pytest.mark.parametrize(
+    "knob",
+    [
+        {"PUNCH_WIRE": "v2"},
+        {"PUNCH_SECURITY": "encrypted"},
+        {"PUNCH_SECURITY": "Encrypted", "PUNCH_WIRE": "auto"},
+    ],
+)
+def test_an_old_peer_is_refused_by_the_knob_that_is_named(
+    world: World, knob: dict[str, str]
+) -> None:
+    """Whoever may write the table could else get plaintext where encryption was asked for."""
+
+    async def main() -> None:
+        asked = Config.from_env(knob)
+        text = '{"local_addr":"192.0.2.1:1","external_addr":"192.0.2.1:1"}'
+        world.store.records[Slot("k", "1")] = text
+        changes = {n: getattr(asked, n) for n in ("wire", "security", "security_is_set")}
+        name, value = next(iter(knob.items()))
+        with pytest.raises(PeerNotVerified, match=f"{name}={value.lower()}") as caught:
+            await world.connector(**changes).establish(SEND)
+        assert f"unset {name}" in caught.value.next_step
+
+    run(world, main)
+
+
 def test_two_runs_of_the_same_scripts_never_meet(world: World) -> None:
     async def main() -> None:
         jobs = [world.connector(job_id=j, job_key=j.encode()) for j in ("j1", "j1", "j2", "j2")]

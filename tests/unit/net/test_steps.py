@@ -7,7 +7,6 @@ when both ends make that attempt for a moment, with opposite roles and a techniq
 from __future__ import annotations
 
 import asyncio
-import selectors
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,33 +28,12 @@ from punchlib.net.gather import Ends
 from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Registered, Slot
 from punchlib.rendezvous.watcher import Watcher
+from tests.support.virtual_loop import VirtualLoop
 
 #: Seconds that both ends must be at it together.
 TOGETHER = 0.1
 TICK = 0.02
 NOBODY_LISTENS = TransportAddress("192.0.2.1", 1000)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its clock leaps to the next timer instead of waiting."""
-
-    def __init__(self) -> None:
-        super().__init__(_Leaping(self))
-        self.now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-
-class _Leaping(selectors.SelectSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everybody waits for ever"
-        self._loop.now += max(0.0, timeout)
-        return super().select(0)
 
 
 @dataclass
