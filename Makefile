@@ -84,7 +84,7 @@ faults: $(STAMP) ## drawn ways to break a stream, and more than 4 GiB; as root a
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## every parser, with many drawn inputs (FUZZ=N examples each)
-	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit/core tests/unit/aws tests/unit/net tests/unit/runtime -q
+	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit -q -m hypothesis
 
 # --- NATs (root: network namespaces) --------------------------------------------------------
 

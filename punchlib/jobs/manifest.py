@@ -79,7 +79,13 @@ def load(folder: Path) -> Job:
 
 def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
     # A byte that is no UTF-8 is no reason to refuse a script; bash takes it as well.
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(
+            f"the script {path} cannot be read: {error.strerror}",
+            next_step="everything that is named ID.sh in the folder must be a script",
+        ) from error
     where: Place = place(text)
     args: list[str] = []
     for name, value in settings.items():
@@ -100,7 +106,8 @@ def _timeout(manifest: Mapping[str, Any], folder: Path) -> float | None:
     value = manifest.get("timeout")
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+    # A comparison with nan is false.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
         raise UsageError(f"{folder / MANIFEST}: timeout = {value!r} is not a number of seconds")
     return float(value)
 
@@ -118,8 +125,11 @@ def _read(path: Path) -> dict[str, Any]:
             manifest = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        # ValueError: no TOML, no UTF-8, or a number of thousands of digits.
+        raise UsageError(f"{path} is not TOML that we can read: {error}") from None
     for name in manifest:
         if name not in ("timeout", "nodes"):
             raise UsageError(f"{path} has an unknown entry {name!r}", next_step="timeout, nodes")

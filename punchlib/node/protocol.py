@@ -190,7 +190,7 @@ class Result:
                 )
                 for s in data["scripts"]
             )
-        except (AssertionError, KeyError, TypeError, ValueError) as exc:
+        except (AssertionError, KeyError, TypeError, ValueError, OverflowError) as exc:
             raise JobFailed("the node's answer is not a result that we know") from exc
         return cls(scripts, bool(data.get("cold")))
 
@@ -215,7 +215,7 @@ def parse_error(payload: Mapping[str, Any]) -> Result | None:
     _, _, text = str(payload.get("errorMessage", "")).partition("\n")
     try:
         return Result.from_json(json.loads(text))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise JobFailed("the failed invocation's result cannot be read") from exc
 
 
