@@ -9,6 +9,7 @@ retires its output; when none is left we end, and the writer gets SIGPIPE.
 
 from __future__ import annotations
 
+import _thread  # all of `threading` that is needed; that takes 2 ms to import
 import errno
 import os
 import select
@@ -22,8 +23,7 @@ from punchlib.runtime.tool_edge import run
 _USAGE = "dgsh-tee -i IN -o OUT [-o OUT]… [-I] [-b SIZE] [-m SIZE] [-f] [-T DIR] [-M]"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULT_MEMORY = 32 << 20
-#: Seconds between two looks whether a FIFO has got its reader; it doubles from the first.
-_FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
+_OPEN = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
 #: What a busy reader may keep the writer waiting.
 _PATIENCE_MS = 10
 
@@ -108,31 +108,45 @@ class Output:
     Attributes:
         fd: the descriptor; None until a FIFO has its reader.
         done: bytes of the stream that it has taken.
+        error: why it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.fd: int | None = None
         self.done = 0
+        self.error: OSError | None = None
         if not os.path.exists(path):  # noqa: PTH110
             if "fifo" in os.path.basename(path).lower():  # noqa: PTH119
                 require(path)  # raises: a regular file of that name would lose the data
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
-    def open(self, pipes: int) -> bool:
+    def open(self) -> bool:
         """Opens without waiting; returns False while a FIFO has no reader."""
         try:
             if self._path == "/dev/stdout" and not is_pipe(1):
                 self.fd = os.dup(1)  # opened anew it would lose its place, and what is there
             else:
-                flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
-                self.fd = os.open(self._path, flags)
+                self.fd = os.open(self._path, _OPEN | os.O_NONBLOCK)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             return False
-        grow(self.fd, pipes)
         return True
+
+    def open_when_read(self, opened: int) -> None:
+        """Opens as soon as the FIFO has its reader, for a thread of its own.
+
+        Args:
+            opened: the eventfd that says so.
+        """
+        try:
+            fd = os.open(self._path, _OPEN)
+            os.set_blocking(fd, False)
+            self.fd = fd
+        except OSError as error:
+            self.error = error
+        os.eventfd_write(opened, 1)
 
     def close(self) -> None:
         if self.fd is not None:
@@ -150,6 +164,7 @@ class Tee:
         self._pipes = pipes
         self._waiting = [Output(path) for path in options.targets]
         self._live: list[Output] = []
+        self._opened = -1
         self._source = os.open(options.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         grow(self._source, pipes)
         self._spool = Spool(options.memory, options.folder)
@@ -157,15 +172,14 @@ class Tee:
         # With a single output, what nobody has to hold goes from pipe to pipe unseen.
         self._direct = len(options.targets) == 1
         self._patience = select.poll()
-        self._look = _FIRST_LOOK
         self.total = 0
         self.most_held = 0
 
     def run(self) -> None:
         """Runs until all is delivered, or no reader is left."""
         poll = select.poll()
+        self._open_outputs()
         while True:
-            self._open_outputs()
             if self._ended:
                 self._retire_finished()
             if not self._waiting and not self._live:
@@ -173,28 +187,48 @@ class Tee:
             wanted = self._interest()
             for fd, events in wanted.items():
                 poll.register(fd, events)
-            ready = dict(poll.poll(self._look * 1000 if self._waiting else None))
+            ready = dict(poll.poll())
             for fd in wanted:
                 poll.unregister(fd)
+            if self._opened in ready:
+                self._take_opened()
             if self._source in ready:
                 self._read()
             for output in [o for o in self._live if o.fd in ready]:
                 self._write(output)
 
     def _open_outputs(self) -> None:
-        for output in [o for o in self._waiting if o.open(self._pipes)]:
-            self._waiting.remove(output)
-            self._live.append(output)
-            if self._direct and output.fd is not None:
-                self._patience.register(output.fd, select.POLLOUT)
+        """Opens what can be; for each FIFO without a reader a thread waits in its open()."""
+        for output in [o for o in self._waiting if o.open()]:
+            self._begin(output)
         if self._waiting:
-            self._look = min(self._look * 2, _LAST_LOOK)
+            self._opened = os.eventfd(0, os.EFD_CLOEXEC)
+        for output in self._waiting:
+            _thread.start_new_thread(output.open_when_read, (self._opened,))
+
+    def _take_opened(self) -> None:
+        os.eventfd_read(self._opened)
+        for output in list(self._waiting):
+            if output.error is not None:
+                raise output.error
+            if output.fd is not None:
+                self._begin(output)
+
+    def _begin(self, output: Output) -> None:
+        assert output.fd is not None
+        grow(output.fd, self._pipes)
+        self._waiting.remove(output)
+        self._live.append(output)
+        if self._direct:
+            self._patience.register(output.fd, select.POLLOUT)
 
     def _interest(self) -> dict[int, int]:
         wanted = {o.fd: select.POLLOUT for o in self._live if o.fd is not None and self._owed(o)}
         drained = any(not self._owed(o) for o in self._live)
         if not self._ended and (self._options.eager or drained):
             wanted[self._source] = select.POLLIN
+        if self._waiting:
+            wanted[self._opened] = select.POLLIN
         return wanted
 
     def _owed(self, output: Output) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.wakeups import wakeups
 
 from .conftest import Bash
 
@@ -127,6 +131,38 @@ def test_a_late_reader_of_an_empty_stream(bash: Bash) -> None:
     sleep 0.2; cat "$D/o"; wait $tee
     """)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("held", [b"", b"held back", b"x" * 3_000_000])
+def test_waiting_wakes_nobody_up(top: Path, tmp_path: Path, held: bytes) -> None:
+    """For its input, for both readers, for one that has opened and does not read.
+
+    It used to look for its readers fifty times a second.
+    """
+    for name in ("in", "out", "more"):
+        os.mkfifo(tmp_path / name)
+    outputs = ["-o", "out", "-o", "more"]
+    tee = subprocess.Popen([top / "runtime/dgsh-tee", "-I", "-i", "in", *outputs], cwd=tmp_path)
+
+    def quiet() -> None:
+        time.sleep(0.7)
+        before = wakeups(tee.pid)
+        time.sleep(1.0)
+        assert wakeups(tee.pid) - before <= 1
+
+    quiet()
+    with (tmp_path / "in").open("wb") as source:
+        source.write(held)
+        source.flush()
+        quiet()
+        out = os.open(tmp_path / "out", os.O_RDONLY)
+        quiet()
+        more = os.open(tmp_path / "more", os.O_RDONLY)
+        quiet()
+    with open(out, "rb") as one, open(more, "rb") as other:
+        assert one.read() == held
+        assert other.read() == held
+    assert tee.wait(10) == 0
 
 
 def test_a_missing_fifo_is_never_created(bash: Bash, tmp_path: Path) -> None:
