@@ -44,9 +44,14 @@ demo: $(DEMO_STAMP) ## sort a real text on this machine: no Docker, no AWS accou
 # --- development ----------------------------------------------------------------------------
 
 .PHONY: test
-test: $(STAMP) ## all tests but those in containers; as root with the NATs in network namespaces
+test: $(STAMP) ## what must hold at every change, in minutes; as root with NATs in namespaces
 	@tests/prepare.sh
-	$(BIN)/python -m pytest tests/unit tests/loopback tests/nat
+	$(BIN)/python -m pytest -m 'not slow' tests/unit tests/loopback tests/nat
+
+.PHONY: test-all
+test-all: $(STAMP) ## every test but those in containers, and what the code covers
+	@tests/prepare.sh
+	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy, and the arrows of docs/architecture.md

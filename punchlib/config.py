@@ -190,7 +190,12 @@ def _servers(env: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:
         host, colon, port = part.rpartition(":")
         if not colon:
             host, port = part, "3478"
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        # `isdigit` is also true of "²", and int() refuses thousands of digits.
+        if (
+            not host
+            or not (port.isascii() and port.isdigit() and len(port) < 6)
+            or not 0 < int(port) < 65536
+        ):
             raise UsageError(
                 f"{name} names {part!r}, which is not host:port",
                 next_step="for instance PASH_STUN_SERVER=stun.example.org:3478",

@@ -8,6 +8,7 @@
     ├── PeerNotVerified         5  somebody answered, but not the peer of the rendezvous
     │   └── WireMismatch        5  the peer speaks another protocol or version
     ├── StreamBroken            6  the stream ended before its END, or broke its own rules
+    │   └── PeerSilent          6  the peer has been silent for so long that it must be dead
     ├── StorageError            1  S3 refused or failed
     └── JobFailed               1  a node of the job failed
 

@@ -31,6 +31,7 @@ def test_cell(lab: Lab, cell: Cell) -> None:
     assert outcome.as_expected, outcome.explain()
 
 
+@pytest.mark.slow
 @pytest.mark.nat
 def test_an_old_peer_that_nothing_can_reach_gives_an_error_and_no_hang(lab: Lab) -> None:
     # Random ports on our side, and an old peer has no other route than its one connect.

@@ -18,6 +18,7 @@ from tests.support.netlab_ns import PREFIX, RUN, sweep
 from tests.support.netlab_rules import NAT_PORTS
 from tests.support.netlab_services import STUN_ALTERNATE_PORT, STUN_PORT
 from tests.support.netlab_wire import restore_hop
+from tests.support.tiers import quick
 
 pytestmark = pytest.mark.nat
 
@@ -32,7 +33,7 @@ def deciding(kind: Kind) -> Nat:
     return max(kind.layers, key=lambda nat: order.index(nat.mapping))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS.values(), 5), ids=KINDS)
 def test_a_kind_is_what_it_says(lab: Lab, kind: Kind) -> None:
     with lab.site(kind) as site, lab.site(KINDS["open"]) as outside:
         agent, stranger = Agent(site.hosts[0]), Agent(outside.hosts[0])
@@ -115,6 +116,7 @@ def test_two_hosts_behind_one_nat(
         assert all(agent.answer()["ok"] for agent in (a, b)) is through_the_nat
 
 
+@pytest.mark.slow
 def test_delay_is_accurate_and_loss_is_what_was_asked(lab: Lab) -> None:
     with lab.site(KINDS["open"]) as a, lab.site(KINDS["open"]) as b:
         agent, target = Agent(a.hosts[0]), [b.hosts[0].address, 9]

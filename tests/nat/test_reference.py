@@ -61,6 +61,7 @@ class Pair:
         return self.attempt(techniques, -skew if holder else skew, 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("a", "b", "naive"),
     [

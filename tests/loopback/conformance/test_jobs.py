@@ -22,6 +22,9 @@ from punchlib.local.cloud import LocalCloud
 from tests.support.jobgen import JOBS, Draft, s3_ranges, sort_job
 from tests.support.jobgen_wide import bigrams
 from tests.support.texts import english
+from tests.support.tiers import quick
+
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def run(cloud: LocalCloud, draft: Draft, inputs: list[bytes], folder: Path) -> t
     return out.read_bytes(), plain.stdout
 
 
-@pytest.mark.parametrize("name", [n for n in JOBS if n != "large"])
+@pytest.mark.parametrize("name", quick((n for n in JOBS if n != "large"), 5))
 def test_a_job_gives_what_the_pipeline_gives(name: str, cloud: LocalCloud, tmp_path: Path) -> None:
     draft = JOBS[name]()
     inputs = [english(1_500_000, seed=1), english(20_000, seed=2)][: len(draft.inputs)]
@@ -92,11 +95,13 @@ def ragged(size: int) -> bytes:
     ("data", "shards"),
     [
         pytest.param(english(300_000, seed=3), 3, id="text"),
-        pytest.param(b"0123456\n" * 1024, 4, id="a line begins on each boundary"),
+        pytest.param(
+            b"0123456\n" * 1024, 4, id="a line begins on each boundary", marks=pytest.mark.slow
+        ),
         pytest.param(ragged(20_000), 8, id="lines longer than a range"),
-        pytest.param(ragged(9_000)[:-1], 3, id="no final newline"),
+        pytest.param(ragged(9_000)[:-1], 3, id="no final newline", marks=slow),
         pytest.param(b"", 2, id="empty object"),
-        pytest.param(b"a\nb", 6, id="more shards than bytes"),
+        pytest.param(b"a\nb", 6, id="more shards than bytes", marks=slow),
     ],
 )
 def test_ranges_read_by_the_workers(
@@ -112,6 +117,7 @@ def test_trees_of_scripts_with_three_processes_each(cloud: LocalCloud, tmp_path:
     assert got == wanted
 
 
+@pytest.mark.slow
 def test_83_scripts_with_187_connections(cloud: LocalCloud, tmp_path: Path) -> None:
     draft = JOBS["large"]()
     assert (len(draft.scripts), draft.connections) == (83, 187)

@@ -169,6 +169,7 @@ sys.exit(engine_client._by_engine(os.environb[b"PUNCH_ENGINE"], "pashlib", sys.a
 """
 
 
+@pytest.mark.slow
 def test_news_from_the_caller_are_not_its_death(pashlib: Path, served: dict[str, str]) -> None:
     fifo = pashlib.parent / "f"
     os.mkfifo(fifo)

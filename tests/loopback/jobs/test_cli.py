@@ -16,6 +16,7 @@ import pytest
 from tests.support.jobgen import sort_job
 from tests.support.jobtools import lasting_job, processes, wait_until
 from tests.support.texts import english
+from tests.support.tiers import quick
 
 PUNCH = [sys.executable, "-m", "punchlib.cli.main"]
 
@@ -88,7 +89,7 @@ def test_the_result_on_stdout_and_the_rest_on_stderr(scratch: Path, tmp_path: Pa
     assert_nothing_left(scratch)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", quick([signal.SIGINT, signal.SIGTERM], 1))
 def test_a_signal_ends_everything(signum: signal.Signals, scratch: Path, tmp_path: Path) -> None:
     lasting_job(tmp_path)
     process = subprocess.Popen(

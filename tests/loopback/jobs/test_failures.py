@@ -131,6 +131,7 @@ def test_the_sort_of_a_worker_is_killed(cloud: LocalCloud, output: str, tmp_path
     assert_nothing_written(run, output)
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed(cloud: LocalCloud, output: str, tmp_path: Path) -> None:
     """The runtime of a Lambda worker dies, as when it runs out of memory."""
     lasting_job(tmp_path)
@@ -144,6 +145,7 @@ def test_a_worker_is_killed(cloud: LocalCloud, output: str, tmp_path: Path) -> N
     assert_nothing_written(run, output)
 
 
+@pytest.mark.slow
 def test_the_merger_on_ec2_is_killed(cloud: LocalCloud, output: str, tmp_path: Path) -> None:
     lasting_job(tmp_path)
     run = Run(cloud, tmp_path)
@@ -171,6 +173,7 @@ def test_the_time_is_up(cloud: LocalCloud, output: str, tmp_path: Path) -> None:
     assert_nothing_written(run, output)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_job_at_once(cloud: LocalCloud, tmp_path: Path) -> None:
     """The same scripts and keys: the runs never meet, and one's failure is not the other's."""
     job = sort_job(2)

@@ -10,6 +10,7 @@ from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
 from tests.support.pashlib_rig import MODES, SECURITIES, World
 from tests.support.pashlib_rig import world as make_world
+from tests.support.tiers import quick
 
 
 @pytest.fixture(scope="package")
@@ -21,7 +22,7 @@ def world(ministack: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield there
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=quick(MODES, 1))
 def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

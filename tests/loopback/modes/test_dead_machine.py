@@ -26,6 +26,7 @@ table ip vanished {{
 """
 
 
+@pytest.mark.slow
 @pytest.mark.nat
 def test_both_ends_notice_also_behind_a_reader_that_never_moves(tmp_path: Path) -> None:
     """The receiver cannot read on, so it hears nothing; only its PINGs go unacknowledged."""

@@ -141,6 +141,7 @@ STOPPED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STOPPED, ids=str)
 def test_a_stopped_end_is_dead_after_the_silence(
     runs: dict[Case, Future[Outcome]], case: Case

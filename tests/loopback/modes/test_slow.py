@@ -7,6 +7,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.support.pashlib_rig import MODES, PATIENCE, SECURITIES, Gated, World, pair
 from tests.support.stream_rig import background, digest, payload
 
@@ -15,6 +17,7 @@ MIB = 1 << 20
 LONG = 12.0
 
 
+@pytest.mark.slow
 def test_longer_than_the_silence(tmp_path: Path, world: World) -> None:
     """A FIFO that stays full, a source that says nothing, stages that come late.
 

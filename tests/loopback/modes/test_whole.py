@@ -210,6 +210,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_who_does_not_belong_together(tmp_path: Path, world: World, mode: str) -> None:
     """Nobody gets a byte. Who has not seen the other's record before it was taken back says so."""
     with contextlib.ExitStack() as stack:

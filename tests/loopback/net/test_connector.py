@@ -34,6 +34,7 @@ from punchlib.net.connector import Connector
 from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Slot
 from tests.support.coturn import coturn
+from tests.support.tiers import quick
 
 SEND = Spec("k", "0", "1", sending=True)
 RECV = Spec("k", "1", "0", sending=False)
@@ -236,7 +237,7 @@ def test_a_peer_that_restarts_is_followed(world: World) -> None:
     run(world, main)
 
 
-@pytest.mark.parametrize("lateness", [0.5, 4.0])
+@pytest.mark.parametrize("lateness", quick([0.5, 4.0], 1))
 def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
     """A killed run's record has not expired: all attempts against it fail, then the peer comes."""
 
@@ -336,6 +337,7 @@ def test_two_runs_of_the_same_scripts_never_meet(world: World) -> None:
     run(world, main)
 
 
+@pytest.mark.slow
 def test_another_job_key_is_refused(world: World) -> None:
     async def main() -> None:
         a = world.connector(job_id="j", job_key=b"right")

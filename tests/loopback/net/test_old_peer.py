@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
+from tests.support.tiers import quick
 
 OLD = [sys.executable, "-m", "tests.support.old_peer", "ec2"]
 NEW = [sys.executable, "-m", "punchlib.runtime.pashlib"]
@@ -95,7 +96,7 @@ def feed(fifo: Path, data: bytes, delay: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("old_sends", [True, False], ids=["old-sends", "old-receives"])
-@pytest.mark.parametrize("size", [0, 127, 300_000])
+@pytest.mark.parametrize("size", quick([300_000, 0, 127], 1))
 def test_the_bytes_arrive(tmp_path: Path, env: dict[str, str], old_sends: bool, size: int) -> None:
     payload = os.urandom(size)
     with pair(tmp_path, env, old_sends=old_sends) as both:
@@ -106,6 +107,7 @@ def test_the_bytes_arrive(tmp_path: Path, env: dict[str, str], old_sends: bool, 
     assert "the peer speaks the old wire (v1)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old_sends", [True, False], ids=["old-sends", "old-receives"])
 def test_a_fifo_that_opens_late_is_waited_for(
     tmp_path: Path, env: dict[str, str], old_sends: bool

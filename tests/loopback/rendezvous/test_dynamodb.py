@@ -158,6 +158,7 @@ def test_more_keys_than_one_batch_holds(config: Config) -> None:
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -291,6 +291,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(top: Path, direct_env: dict[str, str], tmp_path: Path) -> None:
     big = tmp_path / "big"
     with big.open("wb") as f:
@@ -311,6 +312,7 @@ def test_memory_is_bounded(top: Path, direct_env: dict[str, str], tmp_path: Path
         assert int(measured.stdout.split()[-1]) < 128 * 1024  # kB
 
 
+@pytest.mark.slow
 def test_without_an_engine_too(
     bash: Bash, ministack: MiniStack, direct_env: dict[str, str]
 ) -> None:

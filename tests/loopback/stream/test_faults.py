@@ -36,6 +36,7 @@ from tests.support.stream_rig import (
     stream,
     terms_pair,
 )
+from tests.support.tiers import quick
 
 COUNT = int(os.environ.get("FAULTS", "40"))
 SEED = int(os.environ.get("FAULTS_SEED", "5"))
@@ -109,7 +110,7 @@ async def lonely(rig: Rig, channel: SocketChannel, sending: bool) -> Outcome:
         (fifo if sending else sink).close()
 
 
-@pytest.mark.parametrize("number", range(COUNT))
+@pytest.mark.parametrize("number", quick(range(COUNT), 10))
 def test_right_bytes_or_two_errors(tmp_path: Path, number: int) -> None:
     security, size, fault = draw(number)
     rig = Rig(tmp_path, payload(size))

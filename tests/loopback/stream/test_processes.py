@@ -103,6 +103,7 @@ def test_a_killed_end_is_an_error_at_the_other(
     assert rig.data.startswith(bytes(rig.got))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["send", "recv"])
 def test_a_stopped_end_is_dead_after_the_silence(tmp_path: Path, victim: str) -> None:
     """SIGSTOP: the connection stays up and nothing comes, as when a machine vanishes."""

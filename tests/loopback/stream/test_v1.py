@@ -96,6 +96,7 @@ def test_both_of_us_as_old_peers(tmp_path: Path) -> None:
     assert digest(rig.got) == digest(rig.data)
 
 
+@pytest.mark.slow
 def test_an_old_peer_may_take_its_time(tmp_path: Path) -> None:
     """Its FIFO opens late, and later it stops reading: longer than any silence of v2."""
     rig = Rig(tmp_path, payload(20_000_000))

@@ -1,0 +1,123 @@
+"""tests/unit mirrors punchlib: each module has a namesake, or this says where it is tested.
+
+A namesake of `punchlib/core/frames.py` is `tests/unit/core/test_frames.py` or `test_frames_*.py`.
+What needs none either moves bytes through real sockets, FIFOs and processes, where a test without
+them would test its own fakes, or is tested with its only user.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+PUNCHLIB = TESTS.parent / "punchlib"
+
+_RUNTIME = "loopback/runtime/"
+#: Module -> the test, below tests/, that is about it.
+ELSEWHERE = {
+    "api.py": "loopback/net/test_api.py",
+    "aws/deploy.py": "loopback/aws/test_deploy.py",
+    "aws/errors.py": "loopback/runtime/test_s3_tools.py",
+    "aws/images.py": "e2e/test_push.py",
+    "cli/ec2_handler.py": "loopback/node/test_handlers.py",
+    "cli/interrupt.py": "loopback/jobs/test_cli.py",
+    "cli/main.py": "loopback/jobs/test_cli.py",
+    "cli/output.py": "loopback/jobs/test_cli.py",
+    "cli/run.py": "loopback/jobs/test_cli.py",
+    # Numbers only; those who use them are tested with them.
+    "core/timing.py": "loopback/stream/test_whole.py",
+    "jobs/launch.py": "unit/node/test_protocol_fuzz.py",
+    "jobs/runner.py": "loopback/jobs/test_failures.py",
+    "jobs/storage.py": "loopback/jobs/test_failures.py",
+    "jobs/streams.py": "unit/jobs/test_checks.py",
+    "local/cloud.py": "loopback/jobs/test_cli.py",
+    "local/rie.py": "loopback/node/test_handlers.py",
+    "local/stun_server.py": "loopback/local/test_stun_server.py",
+    "local/worker_host.py": "loopback/jobs/test_failures.py",
+    "local/workers.py": "loopback/jobs/test_failures.py",
+    "net/attempt.py": "loopback/net/test_connector.py",
+    "net/channel.py": "loopback/stream/test_whole.py",
+    "net/connection.py": "loopback/net/test_connector.py",
+    "net/connector.py": "loopback/net/test_connector.py",
+    "net/establishing.py": "unit/net/test_steps.py",
+    "net/gather.py": "loopback/net/test_connector.py",
+    "net/meeting.py": "unit/net/test_steps.py",
+    "net/nat_observer.py": "loopback/net/test_stun_client.py",
+    "net/readiness.py": "loopback/net/test_readiness.py",
+    "net/s3_route.py": "loopback/net/test_s3_route.py",
+    "net/sockets.py": "nat/test_reference.py",
+    "net/stun_client.py": "loopback/net/test_stun_client.py",
+    "net/tls.py": "loopback/stream/test_security.py",
+    "node/clean_slate.py": "loopback/node/test_warm_worker.py",
+    "node/ec2_handler.py": "loopback/node/test_handlers.py",
+    "node/handling.py": "loopback/node/test_handlers.py",
+    "node/lambda_handler.py": "loopback/node/test_handlers.py",
+    "node/sandbox.py": "loopback/jobs/test_sandbox.py",
+    "node/script_runner.py": "loopback/node/test_handlers.py",
+    "pump/buffers.py": "loopback/stream/test_whole.py",
+    "pump/fifo.py": "loopback/stream/test_whole.py",
+    "pump/fifo_open.py": "loopback/stream/test_fifo_open.py",
+    "pump/liveness.py": "loopback/modes/test_dead_machine.py",
+    "pump/splice.py": "loopback/stream/test_whole.py",
+    "pump/stats.py": "loopback/stream/test_whole.py",
+    "pump/stream.py": "loopback/stream/test_whole.py",
+    "pump/turn.py": "loopback/stream/test_siblings.py",
+    "pump/unsent.py": "loopback/stream/test_unsent.py",
+    "pump/v1.py": "loopback/stream/test_v1.py",
+    "rendezvous/dynamodb.py": "loopback/rendezvous/test_dynamodb.py",
+    "rendezvous/memory.py": "loopback/rendezvous/test_stores.py",
+    "rendezvous/store.py": "loopback/rendezvous/test_stores.py",
+    "runtime/auto_split.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/catalogue.py": _RUNTIME + "test_layout.py",
+    "runtime/commit.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/engine.py": "loopback/engine/test_engine.py",
+    "runtime/engine_client.py": "loopback/engine/test_engine.py",
+    "runtime/holding.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/invoke_lambda.py": _RUNTIME + "test_s3_ranges.py",
+    "runtime/layout.py": _RUNTIME + "test_layout.py",
+    "runtime/pipes.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/r_merge.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/r_unwrap.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/r_wrap.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/s3_get.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/s3_ranges.py": _RUNTIME + "test_s3_ranges.py",
+    "runtime/s3_reader.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/script_shell.py": "unit/runtime/test_state.py",
+    "runtime/split.py": "unit/runtime/test_lines.py",
+    "runtime/storage.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/tool_edge.py": _RUNTIME + "test_blocks_tools.py",
+    "wiring.py": "loopback/engine/test_engine.py",
+}
+
+
+def without_a_namesake() -> set[str]:
+    found = set()
+    for path in PUNCHLIB.rglob("*.py"):
+        module = path.relative_to(PUNCHLIB)
+        folder = TESTS / "unit" / module.parent
+        named = [*folder.glob(f"test_{path.stem}.py"), *folder.glob(f"test_{path.stem}_*.py")]
+        if path.name != "__init__.py" and not named:
+            found.add(str(module))
+    return found
+
+
+def test_every_module_has_a_namesake_or_a_place() -> None:
+    assert sorted(without_a_namesake()) == sorted(ELSEWHERE)
+
+
+def test_the_places_are_there() -> None:
+    assert [test for test in set(ELSEWHERE.values()) if not (TESTS / test).is_file()] == []
+
+
+def test_every_unit_test_is_about_a_module() -> None:
+    """Those at the top are about pages, those in services about that folder."""
+    strays = []
+    for path in (TESTS / "unit").rglob("test_*.py"):
+        folder = path.parent.relative_to(TESTS / "unit")
+        names = path.stem.removeprefix("test_").split("_")
+        stems = ["_".join(names[:n]) for n in range(1, len(names) + 1)]
+        if str(folder) in (".", "services") or "net/test_steps" in str(path):
+            continue
+        if not any((PUNCHLIB / folder / f"{stem}.py").is_file() for stem in stems):
+            strays.append(str(folder / path.name))
+    assert strays == []
