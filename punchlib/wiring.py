@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from punchlib.config import Config, Route, Security
+from punchlib.core.events import Event
 from punchlib.core.handshake import Identity
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
@@ -23,14 +24,14 @@ def open_connector(
     config: Config,
     *,
     store: RendezvousStore | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[Event], None] = lambda event: None,
 ) -> Connector:
     """A connector on the running loop; the caller closes it.
 
     Args:
         config: what the environment says.
         store: the rendezvous; DynamoDB by default.
-        report: takes one line for people.
+        report: is told what happens to each connection (`core/events.py`).
     """
     loop = asyncio.get_running_loop()
     identity: asyncio.Future[Identity] | None = None

@@ -10,14 +10,14 @@ connection. A stranger who connects and stays silent holds nobody up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from punchlib.config import Route
+from punchlib.core.progress import STEP, Progress
 from punchlib.core.simultaneous_open import CheckList, Close, Connect, Plan
 from punchlib.errors import PeerNotVerified, PunchError
 from punchlib.net import sockets
@@ -25,8 +25,11 @@ from punchlib.net.gather import Ends
 
 T = TypeVar("T")
 
-#: A connection that is being verified when the attempt's time is up may take this long to end.
+#: A connection that is being verified when the attempt's time is up may take this long to end,
 VERIFY_GRACE = 1.0
+#: and this long when it leads to an address of the peer, who may be starved: to give it up and
+#: begin anew would only make more for both to do.
+PEER_GRACE = 10.0
 #: One that is verified: the peer is there, and must say whether it is nominated. Starved machines
 #: take seconds for that.
 NOMINATION_GRACE = 12.0
@@ -116,6 +119,9 @@ class Attempt(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[socket.socket] = []
         self._checks = CheckList(plan, self._loop.time())
+        self._likely: set[asyncio.Task[None]] = set()
+        self._hosts = {pair.remote.address.host for pair in (*plan.pairs, *plan.hosts)}
+        self.progress = Progress(self._loop.time())
 
     async def run(self) -> Winner[T] | None:
         """The nominated connection, or None when the attempt's time is up."""
@@ -125,9 +131,10 @@ class Attempt(Generic[T]):
             for listener in self._listeners:
                 self._loop.add_reader(listener, self._accept, listener)
             self._step()
-            await asyncio.wait([self._winner], timeout=self._plan.seconds)
-            if not self._winner.done() and self._claims:
-                await self._let_verifications_end()
+            await self._while(self._go_on, self._plan.seconds)
+            await self._while(lambda: bool(self._claims), VERIFY_GRACE)
+            await self._while(lambda: bool(self._likely), PEER_GRACE)
+            await self._while(lambda: self._verified > 0, NOMINATION_GRACE)
             winner = self._winner.result() if self._winner.done() else None
             await self._stop()
             return winner
@@ -140,17 +147,21 @@ class Attempt(Generic[T]):
             for sock in own:
                 sock.close()
 
-    async def _let_verifications_end(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(VERIFY_GRACE):
-                await self._while(lambda: bool(self._claims))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(NOMINATION_GRACE):
-                await self._while(lambda: self._verified > 0)
+    async def _while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Waits for a winner while there is reason to, for so long by our own progress."""
+        end = self.progress.lived + seconds
+        while condition() and not self._winner.done() and self.progress.lived < end:
+            changes: list[asyncio.Future[Any]] = [self._winner, *self._claims]
+            left = min(STEP, end - self.progress.lived)
+            await asyncio.wait(changes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            self.progress.tick(self._loop.time())
 
-    async def _while(self, condition: Callable[[], bool]) -> None:
-        while condition() and not self._winner.done():
-            await asyncio.wait(self._claims, return_when=asyncio.FIRST_COMPLETED)
+    def _go_on(self) -> bool:
+        """The check list's time is our own progress, too."""
+        self._checks.deadline = self._loop.time() + self._plan.seconds - self.progress.lived
+        if self._timer is None:
+            self._step()
+        return True
 
     async def _stop(self) -> None:
         if self._timer is not None:
@@ -176,7 +187,7 @@ class Attempt(Generic[T]):
         self._timer = self._loop.call_at(self._checks.next_timer(), self._on_timer)
 
     def _on_timer(self) -> None:
-        now = self._loop.time()
+        self._timer, now = None, self._loop.time()
         if not self._checks.expired(now):
             self._checks.on_timer(now)
             self._step()
@@ -258,6 +269,9 @@ class Attempt(Generic[T]):
         task = self._loop.create_task(self._examine(sock, command))
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)
+        if command is not None or _host_of(sock) in self._hosts:
+            self._likely.add(task)
+            task.add_done_callback(self._likely.discard)
 
     async def _examine(self, sock: socket.socket, command: Connect | None) -> None:
         """Verifies one connection and, when it is nominated, declares it the winner."""
@@ -315,6 +329,14 @@ class Attempt(Generic[T]):
         listener = self._ends.listener
         ours = listener is not None and sock.getsockname()[1] == listener.getsockname()[1]
         return Route.HOST if ours else Route.PUNCHED
+
+
+def _host_of(sock: socket.socket) -> str:
+    """Who is at the other end; "" when it has left."""
+    try:
+        return str(sock.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def _pair(command: Connect) -> str:

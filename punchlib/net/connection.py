@@ -8,28 +8,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from punchlib.config import Route
+from punchlib.core.events import Spec
 from punchlib.core.handshake import Terms
 from punchlib.net.channel import Channel
 from punchlib.stopping import doing
 
-
-@dataclass(frozen=True)
-class Spec:
-    """One connection to make.
-
-    Attributes:
-        key: KEY as the script gives it.
-        me, peer: the labels of the two ends under the key. They are roles, not hosts.
-        sending: this end sends the stream.
-    """
-
-    key: str
-    me: str
-    peer: str
-    sending: bool
-
-    def __str__(self) -> str:
-        return f"{self.key} {'send' if self.sending else 'recv'}"
+__all__ = ["Connection", "Fallback", "Spec"]
 
 
 @dataclass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from punchlib.config import Config
+from punchlib.core.events import Event
 from punchlib.core.handshake import Identity
 from punchlib.net.connection import Connection, Fallback, Spec
 from punchlib.net.establishing import Establishing, Shared
@@ -22,7 +24,8 @@ class Connector:
         store: the rendezvous.
         identity: this process's certificate, or None when only `authenticated` is spoken.
         fallback: the S3 route; None where there is no bucket.
-        report: takes one line for people.
+        report: is told what happens to each connection (`core/events.py`).
+        wall: the time of day; no decision depends on it.
     """
 
     def __init__(
@@ -32,11 +35,12 @@ class Connector:
         *,
         identity: asyncio.Future[Identity] | None = None,
         fallback: Fallback | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[Event], None] = lambda event: None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         watcher = Watcher(store)
         stun = StunClient(config.stun_servers, config.stun_timeout, config.public_ip)
-        self._shared = Shared(config, store, identity, fallback, report, watcher, stun)
+        self._shared = Shared(config, store, identity, fallback, report, watcher, stun, wall)
 
     async def establish(self, spec: Spec) -> Connection:
         """Connects one end to the other.

@@ -33,6 +33,7 @@ class Ends:
         listener: accepts on the host candidate's port; None where no peer could use it.
         candidates: what the record tells the peer; the n-th srflx is the n-th port's.
         nat: what is known of our NAT.
+        settled: all of this is decided.
     """
 
     ports: list[PunchPort]
@@ -40,6 +41,16 @@ class Ends:
     listener: socket.socket | None = None
     candidates: tuple[Candidate, ...] = ()
     nat: Nat = field(default=Nat())
+    settled: bool = False
+
+    @property
+    def lasting(self) -> bool:
+        """Whether these ends serve for another attempt: no NAT could remember the last one."""
+        open_to_all = (self.nat.mapping, self.nat.filtering) == (
+            Mapping.NONE,
+            Filtering.INDEPENDENT,
+        )
+        return self.listener is not None and (not self.ports or open_to_all)
 
     @property
     def external(self) -> TransportAddress:
@@ -52,7 +63,7 @@ class Ends:
 
     def settle(self, nat: Nat, routes: Sequence[Route], *, on_lambda: bool) -> None:
         """Decides on the candidates, as late as possible: more is known of the NAT then."""
-        self.nat = nat
+        self.nat, self.settled = nat, True
         host = self._host(on_lambda)
         candidates = [Candidate(CandidateType.SRFLX, p.mapped) for p in self.ports if p.mapped]
         if host is not None and Route.HOST in routes:

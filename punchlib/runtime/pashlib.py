@@ -17,6 +17,7 @@ import uvloop
 
 from punchlib import wiring
 from punchlib.config import Config
+from punchlib.core.events import Event
 from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
@@ -29,6 +30,7 @@ from punchlib.pump.stream import (
 )
 from punchlib.runtime import state
 from punchlib.runtime.catalogue import display_name
+from punchlib.runtime.connection_lines import lines_of
 from punchlib.stopping import doing, stopped
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
@@ -189,10 +191,16 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def report(event: Event) -> None:
+    """Says what there is to say of a connection on its way."""
+    for line in lines_of(event):
+        say(line)
+
+
 async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
-    connector = wiring.open_connector(config, report=say)
+    connector = wiring.open_connector(config, report=report)
     work = asyncio.ensure_future(Pashlib(config, connector).run(connections))
     signals: list[int] = []
 

@@ -33,6 +33,7 @@ from punchlib.net.connection import Connection, Spec
 from punchlib.net.connector import Connector
 from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Slot
+from punchlib.runtime.connection_lines import lines_of
 from tests.support.coturn import coturn
 from tests.support.tiers import quick
 
@@ -63,7 +64,7 @@ class World:
             replace(self.config, **changes),
             self.store,
             identity=identity,
-            report=self.lines.append,
+            report=lambda event: self.lines.extend(lines_of(event)),
         )
         self.connectors.append(made)
         return made
