@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,7 @@ class Emulation:
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ.get('PUNCH_AWS_PORT', '4566')}",
             "AWS_BUCKET": os.environ.get("AWS_BUCKET", "punch-local"),
+            "PUNCH_HANDLER_TOKEN": _handler_token(),
             "PUNCH_EC2_HANDLER": f"127.0.0.1:{os.environ.get('PUNCH_EC2_PORT', '9999')}",
         }
 
@@ -69,7 +71,8 @@ class Emulation:
         digests = build.make(list(build.IMAGES))
         # By digest: a function whose image has changed is deployed anew.
         image = f"punch-lambda-local:{digests['lambda-local']}"
-        self._compose("up", "--detach", "--remove-orphans", LAMBDA_IMAGE=image)
+        token = {"PUNCH_HANDLER_TOKEN": _handler_token()}
+        self._compose("up", "--detach", "--remove-orphans", LAMBDA_IMAGE=image, **token)
         self._wait_until_ready()
 
     def down(self) -> None:
@@ -155,6 +158,16 @@ class Emulation:
             for n in networks
             if (n.attrs.get("Labels") or {}).get("com.docker.compose.project") == PROJECT
         }
+
+
+def _handler_token() -> str:
+    """What the EC2 handler asks for: made once, readable by this user alone."""
+    file = ROOT / ".build" / "handler-token"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as new:
+            new.write(secrets.token_hex(32))
+    return file.read_text()
 
 
 def _is_ready(name: str, container: Container) -> bool:

@@ -23,13 +23,20 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 _COLOUR = {"warning": "yellow", "node-failed": "red", "node-ended": "green"}
 #: Nodes shown one by one in the live view; of a wider job it shows the counts.
 _ROWS = 24
+#: Characters of one message.
+_MOST_TEXT = 20_000
 
 
 def error(problem: PunchError) -> None:
     """One message and the next step."""
-    console.print(f"[red]error:[/red] {markup_escape(problem.message)}")
+    console.print(f"[red]error:[/red] {_safe(problem.message)}")
     if problem.next_step:
-        console.print(f"  next: {markup_escape(problem.next_step)}")
+        console.print(f"  next: {_safe(problem.next_step)}")
+
+
+def _safe(text: str) -> str:
+    """What may hold text from anywhere, for this console."""
+    return markup_escape(escape(text, _MOST_TEXT))
 
 
 def data(content: dict[str, Any]) -> None:
@@ -74,7 +81,7 @@ class Progress:
 
     def _line(self, event: JobEvent) -> None:
         colour = _COLOUR.get(event.kind)
-        text = markup_escape(escape(event.text))
+        text = _safe(event.text)
         if colour:
             text = f"[{colour}]{text}[/{colour}]"
         name = markup_escape(event.node.ljust(self._width)) + "  " if event.node else ""

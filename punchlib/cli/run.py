@@ -21,7 +21,8 @@ from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import JobRunner, RunRequest
-from punchlib.node import ec2_handler
+from punchlib.local import isolation
+from punchlib.node import door, ec2_handler
 
 
 def run(
@@ -48,7 +49,11 @@ def run(
     function: Annotated[str, typer.Option(metavar="NAME", help="The Lambda function.")] = "lambda",
     ec2: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help="The EC2 handler.", envvar="PUNCH_EC2_HANDLER"),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The EC2 handler; unix:PATH on this machine.",
+            envvar="PUNCH_EC2_HANDLER",
+        ),
     ] = f"127.0.0.1:{ec2_handler.PORT}",
 ) -> None:
     """Runs all scripts of a folder at once and says whether the job went well.
@@ -63,11 +68,12 @@ def run(
             request = RunRequest(_pairs("--put", put), _pairs("--get", get), timeout)
             if json and storage.STDOUT in request.gets.values():
                 raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
+            root = isolation.enter() if local else None
             names = [n.id for n in job.nodes]
             with output.Progress(names, quiet=json) as progress:
                 events = EventSink(progress)
                 checks.check(job, events, local=local)
-                with _launchers(job, local, function, ec2, events) as launchers:
+                with _launchers(job, root, function, ec2, events) as launchers:
                     config = _config()
                     s3 = client("s3", config)
                     storage.check_bucket(s3, config.bucket or "")
@@ -108,19 +114,19 @@ def _config() -> Config:
 
 @contextlib.contextmanager
 def _launchers(
-    job: Job, local: bool, function: str, ec2: str, events: EventSink
+    job: Job, root: Path | None, function: str, ec2: str, events: EventSink
 ) -> Iterator[Mapping[Place, Launcher]]:
-    if not local:
+    if root is None:
         config = _config()
         yield {
             "lambda": LambdaLauncher(function, config, len(job.nodes)),
-            "ec2": Ec2Launcher.parse(ec2),
+            "ec2": Ec2Launcher(ec2, door.take_token()),
         }
         return
     from punchlib.local.cloud import LocalCloud
 
     events.tell("step", "starting S3, DynamoDB, STUN and the EC2 handler on loopback")
-    with LocalCloud(verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
+    with LocalCloud(root, verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
         events.tell("step", "the local services are up")
         yield cloud.launchers
 

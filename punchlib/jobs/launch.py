@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
+from punchlib.node import door
 from punchlib.node.protocol import Event, Result, parse_error
 
 #: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.
@@ -105,46 +106,61 @@ class LambdaLauncher:
 
 
 class Ec2Launcher:
-    """Sends the event to the EC2 handler."""
+    """Sends the event to the EC2 handler.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = (host, port)
+    Args:
+        where: HOST:PORT, or unix:PATH.
+        token: the handler's, where it has one.
 
-    @classmethod
-    def parse(cls, text: str) -> Ec2Launcher:
-        """From HOST:PORT.
+    Raises:
+        UsageError: `where` is neither.
+    """
 
-        Raises:
-            UsageError: it is not that.
-        """
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UsageError(
-                f"{text!r} is not HOST:PORT", next_step="for instance --ec2 127.0.0.1:9999"
-            )
-        return cls(host, int(port))
+    def __init__(self, where: str, token: bytes | None = None) -> None:
+        self._where = where
+        self._token = token
+        self._address: Any = where.removeprefix("unix:")
+        self._family = socket.AF_UNIX
+        if self._address == where:
+            host, _, port = where.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise UsageError(
+                    f"{where!r} is not HOST:PORT",
+                    next_step="for instance --ec2 127.0.0.1:9999, or --ec2 unix:PATH",
+                )
+            self._family = socket.AF_INET
+            self._address = (host, int(port))
 
     def run(self, event: Event) -> Result:
-        where = "{}:{}".format(*self._address)
         try:
-            with socket.create_connection(self._address, timeout=10.0) as connection:
-                _keep_alive(connection)
-                connection.settimeout(None)
-                connection.sendall(json.dumps(event.to_json()).encode())
-                connection.shutdown(socket.SHUT_WR)
-                with connection.makefile("rb") as answer:
-                    text = answer.read()
+            with self._connect() as connection:
+                text = door.call(connection, event.to_json(), self._token)
+        except door.NotAllowed as error:
+            raise NodeLost(f"the EC2 handler at {self._where}: {error.message}") from error
         except OSError as error:
             raise NodeLost(
-                f"the EC2 handler at {where} cannot be reached: {error.strerror or error}",
+                f"the EC2 handler at {self._where} cannot be reached: {error.strerror or error}",
                 next_step="start `punch ec2-handler` there, or give another --ec2 HOST:PORT",
             ) from error
         if not text:
-            raise NodeLost(f"the EC2 handler at {where} ended before it gave a result")
+            raise NodeLost(f"the EC2 handler at {self._where} ended before it gave a result")
         return read_answer(text)
 
+    def _connect(self) -> socket.socket:
+        if self._family == socket.AF_UNIX:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self._address)
+            except OSError:
+                connection.close()
+                raise
+            return connection
+        connection = socket.create_connection(self._address, timeout=10.0)
+        _keep_alive(connection)
+        return connection
+
     def stop(self) -> None:
-        """Nothing: the handler looks into the bucket."""
+        """Nothing: the handler looks into the bucket, and sees when our process ends."""
 
 
 def read_answer(text: bytes) -> Result:

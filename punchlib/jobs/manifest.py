@@ -11,16 +11,21 @@ The manifest is `job.toml` at the top of the folder. All of it is optional:
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from punchlib.core.names import check_name, check_text, shown
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place, place
 
 MANIFEST = "job.toml"
+#: Bytes of a script or manifest.
+LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Node:
     text: str
     place: Place
     args: tuple[str, ...] = ()
+
+    @property
+    def raw(self) -> bytes:
+        """The script as it stood when it was read."""
+        return self.text.encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,8 @@ def load(folder: Path) -> Job:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", next_step="name a folder of ID.sh scripts")
     paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.sh")):
+    for path in _scripts(folder):
+        check_name(path.stem, "the script id")
         if path.stem in paths:
             raise UsageError(
                 f"two scripts have the id {path.stem!r}: {paths[path.stem]} and {path}",
@@ -80,7 +91,7 @@ def load(folder: Path) -> Job:
 def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
     # A byte that is no UTF-8 is no reason to refuse a script; bash takes it as well.
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = _content(path, folder).decode(errors="surrogateescape")
     except OSError as error:
         raise UsageError(
             f"the script {path} cannot be read: {error.strerror}",
@@ -93,7 +104,7 @@ def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
             case "place", "ec2" | "lambda":
                 where = value
             case "args", list() if all(isinstance(v, str) for v in value):
-                args = value
+                args = [check_text(v, f"an argument of {path.stem}") for v in value]
             case _:
                 raise UsageError(
                     f"{folder / MANIFEST}: nodes.{path.stem}.{name} = {value!r} is not understood",
@@ -119,14 +130,48 @@ def _table(parent: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, A
     return value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _scripts(folder: Path) -> list[Path]:
+    found: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"cannot read {shown(str(error.filename))}: {error.strerror}") from error
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        found += [Path(where, name) for name in (*folders, *files) if name.endswith(".sh")]
+    return sorted(found)
+
+
+def _content(path: Path, folder: Path) -> bytes:
+    """What is in a file of the job, which nothing else may pose as: no FIFO, no link to outside.
+
+    Raises:
+        UsageError: it is no regular file within the folder, is too large, or cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            manifest = tomllib.load(file)
-    except FileNotFoundError:
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+        # Not blocking: opening a FIFO would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(LARGEST + 1) if regular and inside else b""
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        why = getattr(error, "strerror", None) or "its links go in a circle"
+        raise UsageError(f"cannot read {shown(str(path))}: {why}") from None
+    if not inside or not regular:
+        raise UsageError(
+            f"{shown(str(path))} is not a regular file of the job",
+            next_step="a script is a file, or a link to one within the job's folder",
+        )
+    if len(content) > LARGEST:
+        raise UsageError(f"{shown(str(path))} has more than {LARGEST} bytes")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_symlink() and not path.exists():
         return {}
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    text = _content(path, path.parent)
+    try:
+        manifest = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
         # ValueError: no TOML, no UTF-8, or a number of thousands of digits.
         raise UsageError(f"{path} is not TOML that we can read: {error}") from None

@@ -82,6 +82,7 @@ class JobRunner:
         self._bucket = config.bucket
         self._events = events
         self._ended: queue.Queue[Outcome] = queue.Queue()
+        self._timeout = request.timeout or job.timeout or TIMEOUT
         self._given_up = threading.Event()
         self._started = False
         self._committed = False
@@ -121,7 +122,7 @@ class JobRunner:
         with ThreadPoolExecutor(8) as pool:
             list(
                 pool.map(
-                    lambda n: storage.upload_script(self._s3, self._bucket, folder, n.id, n.path),
+                    lambda n: storage.upload_script(self._s3, self._bucket, folder, n.id, n.raw),
                     self._job.nodes,
                 )
             )
@@ -136,6 +137,7 @@ class JobRunner:
                 self.report.job_id,
                 job_key,
                 commit="runner",
+                timeout=self._timeout + STOP_PATIENCE,
             )
             # Daemons: an invocation cannot be taken back, and must not hold up our own end.
             threading.Thread(
@@ -170,7 +172,7 @@ class JobRunner:
         Raises:
             JobFailed: a node failed, or the time is up.
         """
-        timeout = self._request.timeout or self._job.timeout or TIMEOUT
+        timeout = self._timeout
         deadline = time.monotonic() + timeout
         failing = False
         while len(self.report.outcomes) < len(self._job.nodes):

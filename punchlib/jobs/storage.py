@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,15 +40,15 @@ def upload(s3: Any, bucket: str, key: str, file: Path) -> int:
     return file.stat().st_size
 
 
-def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, path: Path) -> None:
+def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, text: bytes) -> None:
     """Puts a script where the nodes fetch it.
 
     Raises:
         StorageError: the bucket refused.
     """
     key = script_key(folder_id, script_id)
-    with _translated(f"cannot put {path} to s3://{bucket}/{key}"):
-        s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    with _translated(f"cannot put {script_id}.sh to s3://{bucket}/{key}"):
+        s3.put_object(Bucket=bucket, Key=key, Body=text)
 
 
 def download(s3: Any, bucket: str, key: str, file: Path) -> int:
@@ -63,7 +63,7 @@ def download(s3: Any, bucket: str, key: str, file: Path) -> int:
         body = s3.get_object(Bucket=bucket, Key=key)["Body"]
         if file == STDOUT:
             return _copy(body, sys.stdout.buffer)
-        part = file.with_name(f"{file.name}.part-{os.getpid()}")
+        part = file.with_name(f"{file.name}.part-{secrets.token_hex(4)}")
         try:
             with part.open("wb") as out:
                 size = _copy(body, out)

@@ -1,13 +1,12 @@
 """A whole cloud on loopback, for `punch run --local`: no Docker and no AWS account.
 
-    services    MiniStack (S3, DynamoDB), STUN (coturn, or our own where it is not installed),
-                one EC2 handler
+    services    MiniStack (S3, DynamoDB), STUN, the node engine, one EC2 handler
     nodes       each Lambda node a fresh worker: AWS's runtime interface emulator and awslambdaric
                 around our handler; each EC2 node a script of the EC2 handler
 
-Every process runs in a sandbox (punchlib.node.sandbox), so each node has its own /tmp, and when
-this process ends, even by SIGKILL, nothing of it is left. A worker starts when its invocation
-comes, and its address is its own: 127.x.y.z, ports 8080 and 9001, like a real one's.
+All are forks of one process, `punchlib.local.host`, and end with it. A worker starts when its
+invocation comes, and its address is its own: 127.x.y.z, ports 8080 and 9001, like a real one's.
+`punch run` has the whole in namespaces (punchlib.local.isolation), where nobody else reaches it.
 """
 
 from __future__ import annotations
@@ -17,34 +16,35 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from punchlib.errors import PunchError, UsageError
+from punchlib.errors import PunchError
 from punchlib.jobs.launch import Ec2Launcher, Launcher
 from punchlib.jobs.placement import Place
 from punchlib.local import rie
+from punchlib.local.host import Host
 from punchlib.local.workers import LocalLambda
-from punchlib.node import sandbox
-from punchlib.node.ec2_handler import installation
+from punchlib.node import door, ec2_handler, sandbox
 from punchlib.runtime import engine_client, layout
 
 BUCKET = "punch"
-#: Seconds for a service to listen.
-START_TIMEOUT = 30.0
+#: Two addresses: a client can tell what kind of mapping is in between (RFC 5780).
+STUN_HOSTS = ("127.0.0.1", "127.0.0.2")
 #: What of the user's environment a node sees: our knobs, and nothing that happens to be set.
 _PASSED_ON = ("PUNCH_", "PASH_")
 _PASSED_ON_NAMES = ("HOME", "USER", "LOGNAME", "TZ", "SSL_CERT_FILE")
+#: What a handler of another job is guarded by, and servers that cannot be reached from here.
+_KEPT_BACK = (door.TOKEN, door.TOKEN_FILE, "PASH_STUN_SERVER")
 
 
 class LocalCloud:
     """The services and the nodes. Use it as a context manager, from the main thread.
 
     Args:
+        root: an empty folder for its files, which the caller removes; None: one of its own.
         verbose: pass the services' and the nodes' output on to stderr.
 
     Attributes:
@@ -53,8 +53,9 @@ class LocalCloud:
 
     launchers: dict[Place, Launcher]
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, root: Path | None = None, *, verbose: bool = False) -> None:
         self._verbose = verbose
+        self._given = root
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> LocalCloud:
@@ -70,66 +71,48 @@ class LocalCloud:
 
     def _start(self) -> None:
         emulator = rie.locate()
-        refused = sandbox.refusal()
-        if refused:
-            raise UsageError(
-                f"{refused}: without them the nodes cannot have a /tmp and a /opt/pashlib each",
-                next_step="allow user namespaces (sysctl kernel.unprivileged_userns_clone=1,"
-                " kernel.apparmor_restrict_unprivileged_userns=0), run as root, or use"
-                " `make local-e2e`",
-            )
-        root = Path(tempfile.mkdtemp(prefix="punch-local-"))
-        self._exit.callback(_remove, root)
+        root = self._given
+        if root is None:
+            root = Path(tempfile.mkdtemp(prefix="punch-local-"))
+            self._exit.callback(_remove, root)
         self._root = root
+        aws = socket.create_server((STUN_HOSTS[0], 0), backlog=1024)
+        stun = _stun_sockets()
+        env = self._node_environment(aws.getsockname()[1], stun[0].getsockname()[1])
+        self._exit.enter_context(_as_our_environment(env))
+        host = Host({**env, "TMPDIR": str(root)}, self._log("host"))
+        self._exit.callback(host.close)
+        host.serve("aws", [aws], self._log("aws"), access_key=env["AWS_ACCESS_KEY_ID"])
+        host.serve("stun", stun, self._log("stun"))
+        # While they start:
         top = root / "top"
         layout.lay_out(top)
         layout.lay_out_bin(root / "bin")
         layout.write_pashlib(root / "pashlib")
-
-        aws, stun, ec2 = (_free_port() for _ in range(3))
-        env = self._node_environment(f"http://127.0.0.1:{aws}", stun)
-        self._exit.enter_context(_as_our_environment(env))
-        # -P: what lies in the current folder must not shadow our packages.
-        python = [sys.executable, "-P", "-m"]
-        self._service("engine", [*python, "punchlib.runtime.engine", env[engine_client.ENGINE]], {})
-        services = [
-            self._service(
-                "ministack",
-                [*python, "ministack"],
-                {
-                    "GATEWAY_PORT": str(aws),
-                    "BIND_HOST": "127.0.0.1",
-                    "IOT_MTLS_ENABLED": "0",  # it would listen on every address
-                    # At its start it ends all containers of any other MiniStack that it can see.
-                    "DOCKER_HOST": "unix:///nonexistent",
-                },
-            ),
-            self._service("stun", _stun_command(root, stun), {}),
-            self._service(
-                "ec2-handler",
-                [
-                    *(*python, "punchlib.cli.main", "ec2-handler", "--host", "127.0.0.1"),
-                    *("--port", str(ec2), "--pashlib", str(root / "pashlib")),
-                ],
-                {},
-            ),
-        ]
-        for service, port in zip(services, (aws, stun, ec2), strict=True):
-            _wait_for(service, port, root)
-        self._make_bucket(env["AWS_BUCKET"])
+        engine = _listen_abstract(env[engine_client.ENGINE])
+        host.serve("engine", [engine], self._log("engine"))
+        ec2 = root / "ec2-handler"
+        door_ = ec2_handler.listen(unix=ec2)
+        host.serve("ec2-handler", [door_], self._log("ec2"), pashlib=str(root / "pashlib"))
         view = sandbox.View(
-            keep=(*installation(), str(top)), pashlib=str(root / "pashlib"), chdir=str(top)
+            keep=(*ec2_handler.installation(), str(top)),
+            pashlib=str(root / "pashlib"),
+            chdir=str(top),
+            read_only="yes",
         )
-        function = LocalLambda(root / "lambda", emulator, view, env, verbose=self._verbose)
-        self._exit.callback(function.close)
-        self.launchers = {"lambda": function, "ec2": Ec2Launcher("127.0.0.1", ec2)}
+        function = LocalLambda(host, root / "lambda", emulator, view, verbose=self._verbose)
+        self.launchers = {"lambda": function, "ec2": Ec2Launcher(f"unix:{ec2}")}
+        self._make_bucket(env["AWS_BUCKET"])
 
-    def _node_environment(self, endpoint: str, stun_port: int) -> dict[str, str]:
+    def _log(self, name: str) -> str:
+        return "" if self._verbose else str(self._root / f"{name}.log")
+
+    def _node_environment(self, aws_port: int, stun_port: int) -> dict[str, str]:
         """What every node sees: as little of this machine as a real one would."""
         env = {
             name: value
             for name, value in os.environ.items()
-            if name.startswith(_PASSED_ON) or name in _PASSED_ON_NAMES
+            if (name.startswith(_PASSED_ON) or name in _PASSED_ON_NAMES) and name not in _KEPT_BACK
         }
         env |= {
             "PATH": f"{self._root / 'bin'}:{os.environ.get('PATH', os.defpath)}",
@@ -138,85 +121,61 @@ class LocalCloud:
             "AWS_BUCKET": os.environ.get("AWS_BUCKET") or BUCKET,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": endpoint,
-            # MiniStack takes any; real ones stay out of it.
-            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_ENDPOINT_URL": f"http://{STUN_HOSTS[0]}:{aws_port}",
+            # The only key that the local API takes. What is in ~/.aws stays out of it.
+            "AWS_ACCESS_KEY_ID": f"LOCAL{secrets.token_hex(16).upper()}",
             "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
             # One engine serves all nodes.
             engine_client.ENGINE: f"punch-local-{secrets.token_hex(8)}",
         }
-        # Two addresses: a client can tell what kind of mapping is in between (RFC 5780).
-        env.setdefault("PASH_STUN_SERVER", f"127.0.0.1:{stun_port},127.0.0.2:{stun_port}")
+        env["PASH_STUN_SERVER"] = ",".join(f"{host}:{stun_port}" for host in STUN_HOSTS)
         return env
 
-    def _service(
-        self, name: str, command: list[str], extra: dict[str, str]
-    ) -> tuple[str, subprocess.Popen[bytes]]:
-        log = None if self._verbose else (self._root / f"{name}.log").open("wb")
-        process = subprocess.Popen(
-            sandbox.command(command),
-            env={**os.environ, "TMPDIR": str(self._root), **extra},
-            stdin=subprocess.DEVNULL,
-            stdout=log or 2,
-            stderr=log or 2,
-            start_new_session=True,
-        )
-        if log:
-            log.close()
-        self._exit.callback(_end, process)
-        return name, process
-
     def _make_bucket(self, bucket: str) -> None:
+        """Waits for the local API by the way."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         from punchlib.aws.clients import client
         from punchlib.config import Config
 
-        client("s3", Config.from_env()).create_bucket(Bucket=bucket)
-
-
-def _stun_command(root: Path, port: int) -> list[str]:
-    coturn = shutil.which("turnserver")
-    if not coturn:
-        addresses = [f"127.0.0.{n}:{port}" for n in (1, 2)]
-        return [sys.executable, "-P", "-m", "punchlib.local.stun_server", *addresses]
-    return [
-        *(coturn, "-n", "--stun-only", "--no-auth", "--no-tls", "--no-dtls", "--no-cli"),
-        *("--listening-ip=127.0.0.1", "--listening-ip=127.0.0.2", f"--listening-port={port}"),
-        *("--log-file=stdout", f"--pidfile={root / 'turnserver.pid'}"),
-        f"--userdb={root / 'turndb'}",
-    ]
-
-
-def _free_port() -> int:
-    """A port that nobody listens on, outside the range the kernel gives to outgoing sockets."""
-    for _ in range(100):
-        port = 10000 + secrets.randbelow(20000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise PunchError("no free port between 10000 and 30000")
-
-
-def _wait_for(service: tuple[str, subprocess.Popen[bytes]], port: int, root: Path) -> None:
-    name, process = service
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            log = root / f"{name}.log"
+        try:
+            client("s3", Config.from_env()).create_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError) as error:
+            log = self._root / "aws.log"
             tail = log.read_text(errors="replace")[-1500:] if log.exists() else ""
-            raise PunchError(f"{name} did not start on 127.0.0.1:{port}:\n{tail}")
-        time.sleep(0.02)
+            raise PunchError(f"the local AWS API does not answer: {error}\n{tail}") from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a service at once: there is nothing to keep, and its processes go with it."""
-    process.kill()
-    process.wait()
+def _stun_sockets() -> list[socket.socket]:
+    """A TCP and a UDP socket on each address, all of one port."""
+    for _ in range(100):
+        with contextlib.ExitStack() as opened:
+            first = opened.enter_context(socket.create_server((STUN_HOSTS[0], 0), backlog=1024))
+            port = first.getsockname()[1]
+            sockets = [first]
+            try:
+                for host in STUN_HOSTS[1:]:
+                    listener = socket.create_server((host, port), backlog=1024)
+                    sockets.append(opened.enter_context(listener))
+                for host in STUN_HOSTS:
+                    datagrams = socket.socket(type=socket.SOCK_DGRAM)
+                    sockets.append(opened.enter_context(datagrams))
+                    datagrams.bind((host, port))
+            except OSError:
+                continue  # somebody has that port on another address
+            opened.pop_all()
+            return sockets
+    raise PunchError("no port is free on both addresses for STUN")
+
+
+def _listen_abstract(name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"\0{name}")
+    listener.listen(128)
+    return listener
 
 
 def _remove(folder: Path) -> None:

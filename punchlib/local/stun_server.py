@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from typing import cast
 
@@ -32,25 +33,28 @@ class _Udp(asyncio.DatagramProtocol):
             self._transport.sendto(answer, addr)
 
 
-async def serve(addresses: list[tuple[str, int]]) -> None:
-    """Serves on all addresses until it is cancelled.
-
-    Raises:
-        OSError: an address is taken.
-    """
+async def serve(sockets: list[socket.socket]) -> None:
+    """Serves on all sockets, stream and datagram ones, until it is cancelled."""
     loop = asyncio.get_running_loop()
     servers, datagrams = [], []
     try:
-        for address in addresses:
-            servers.append(await asyncio.start_server(_tcp, *address, backlog=1024))
-            transport, _ = await loop.create_datagram_endpoint(_Udp, local_addr=address)
-            datagrams.append(transport)
+        for each in sockets:
+            if each.type == socket.SOCK_STREAM:
+                servers.append(await asyncio.start_server(_tcp, sock=each, backlog=1024))
+            else:
+                transport, _ = await loop.create_datagram_endpoint(_Udp, sock=each)
+                datagrams.append(transport)
         await asyncio.Event().wait()
     finally:
         for server in servers:
             server.close()
         for transport in datagrams:
             transport.close()
+
+
+def run(sockets: list[socket.socket]) -> None:
+    """The same, until the process is killed."""
+    asyncio.run(serve(sockets))
 
 
 async def _tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,14 +99,21 @@ def main(argv: list[str] | None = None) -> int:
             return UsageError.exit_code
         addresses.append((host, int(port)))
     try:
-        return asyncio.run(_until_stopped(addresses))
+        sockets = [s for address in addresses for s in _bind(address)]
     except OSError as error:
         print(f"stun-server: {error}", file=sys.stderr)
         return 1
+    return asyncio.run(_until_stopped(sockets))
 
 
-async def _until_stopped(addresses: list[tuple[str, int]]) -> int:
-    task = asyncio.ensure_future(serve(addresses))
+def _bind(address: tuple[str, int]) -> list[socket.socket]:
+    datagrams = socket.socket(type=socket.SOCK_DGRAM)
+    datagrams.bind(address)
+    return [socket.create_server(address, backlog=1024), datagrams]
+
+
+async def _until_stopped(sockets: list[socket.socket]) -> int:
+    task = asyncio.ensure_future(serve(sockets))
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, task.cancel)

@@ -11,11 +11,11 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer
-from punchlib.local.worker_host import Worker, WorkerHost
+from punchlib.local.host import Host
+from punchlib.local.worker import Worker
 from punchlib.node import sandbox
 from punchlib.node.protocol import Event, Result
 
@@ -30,36 +30,29 @@ class LocalLambda:
     """Runs events, each in a worker of its own, started when the event comes.
 
     Args:
+        host: starts the workers.
         root: folder for their /tmps and logs.
         emulator: AWS's runtime interface emulator.
         view: what each sees, but for its /tmp.
-        env: the workers' environment.
         verbose: pass the workers' logs on to stderr.
     """
 
     def __init__(
-        self,
-        root: Path,
-        emulator: Path,
-        view: sandbox.View,
-        env: Mapping[str, str],
-        *,
-        verbose: bool = False,
+        self, host: Host, root: Path, emulator: Path, view: sandbox.View, *, verbose: bool = False
     ) -> None:
+        self._host = host
         self._root = root
         self._emulator = emulator
         self._view = view
         self._verbose = verbose
-        self._host = WorkerHost(
-            {
-                **env,
-                "LEASH_ON_LAMBDA": "1",
-                "AWS_LAMBDA_FUNCTION_NAME": "lambda",
-                "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT),
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
-                "LAMBDA_TASK_ROOT": view.chdir,
-            }
-        )
+        self._env = {
+            "TMPDIR": "/tmp",
+            "LEASH_ON_LAMBDA": "1",
+            "AWS_LAMBDA_FUNCTION_NAME": "lambda",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
+            "LAMBDA_TASK_ROOT": view.chdir,
+        }
         # Workers of two runs on one machine must not meet either.
         self._net = f"127.{secrets.randbelow(254) + 1}"
         self._lock = threading.Lock()
@@ -79,6 +72,7 @@ class LocalLambda:
             "" if self._verbose else str(log),
             str(self._emulator),
             self._view.with_tmp(str(folder / "tmp")),
+            self._env,
         )
         alive = self._host.start(worker)
         self._running.add(address)
@@ -98,10 +92,6 @@ class LocalLambda:
         for address in list(self._running):
             self._host.kill(address)
 
-    def close(self) -> None:
-        """Ends for good."""
-        self._host.close()
-
 
 def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:
     _wait_for(address, alive)
@@ -116,14 +106,14 @@ def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:
 
 def _wait_for(address: str, alive: socket.socket) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    pause = 0.02
+    pause = 0.002
     while True:
         with contextlib.suppress(OSError), socket.create_connection((address, 8080), 1.0):
             return
         # Readable means ended: nobody ever writes.
         if select.select([alive], [], [], pause)[0] or time.monotonic() > deadline:
             raise NodeLost("the worker did not start")
-        pause = min(pause * 1.5, 0.25)
+        pause = min(pause * 1.2, 0.25)
 
 
 def _tail(log: Path) -> str:

@@ -1,14 +1,18 @@
-"""The EC2 handler: takes the Lambda function's JSON on a TCP port and runs the scripts here.
+"""The EC2 handler: takes the Lambda function's JSON on a socket and runs the scripts here.
 
-One connection is one event: JSON up to the end of the stream or up to `END`, answered with the
-result as one line of JSON. Each connection has a thread of its own, each script a /tmp of its
-own. A client that has left is no error; its scripts run to their end.
+One connection is one event, answered with the result as one line of JSON (punchlib.node.door says
+who may call). Each connection has a thread of its own, each script a /tmp of its own. When a job's
+runner leaves, its scripts are stopped and their uploads aborted; the scripts of anybody else run
+to their end.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import ipaddress
 import os
+import resource
+import selectors
 import shutil
 import signal
 import socket
@@ -24,15 +28,15 @@ from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox
+from punchlib.node.door import TOKEN_FILE, Visit, take_token
 from punchlib.node.handling import ensure_engine, log, run_event, workdir
 from punchlib.node.protocol import Event
 from punchlib.node.script_runner import ScriptRunner
 
+HOST = "127.0.0.1"
 PORT = 9999
-#: Bytes; a request is far smaller.
-MAX_REQUEST = 1 << 20
-#: Seconds for a client to send its request.
-REQUEST_TIMEOUT = 30.0
+#: Callers whose request has not wholly come. One more, and the one that waits longest is let go.
+MAX_WAITING = 64
 #: Seconds that running scripts get to end when the handler is stopped.
 STOP_GRACE = 5.0
 
@@ -45,49 +49,93 @@ def installation() -> tuple[str, ...]:
     return tuple(str(f) for f in folders if f.is_relative_to("/tmp") and f.is_dir())
 
 
+def listen(host: str = HOST, port: int = PORT, *, unix: Path | None = None) -> socket.socket:
+    """Opens the handler's door.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on.
+        unix: path of a Unix socket, instead of both.
+
+    Raises:
+        UsageError: it is taken.
+    """
+    try:
+        if unix is None:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family, backlog=1024)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if unix.is_socket():
+            unix.unlink()  # of a handler that was killed
+        listener.bind(str(unix))
+        listener.listen(1024)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {unix or f'{host}:{port}'}: {error.strerror or error}",
+            next_step="stop what listens there, or listen elsewhere",
+        ) from error
+    return listener
+
+
 def serve(
-    host: str = "0.0.0.0",
-    port: int = PORT,
+    listener: socket.socket,
     *,
+    token: bytes | None = None,
     pashlib: Path | None = None,
     config: Config | None = None,
 ) -> int:
     """Serves until SIGTERM or SIGINT.
 
     Args:
-        host: address to listen on.
-        port: port to listen on.
+        listener: from `listen`.
+        token: what callers must know; None serves this user's own processes alone.
         pashlib: file to show the scripts as /opt/pashlib; None where the machine has it.
         config: bucket and region; None reads the environment.
 
     Returns:
         The exit status: 128 + the signal that ended it.
-
-    Raises:
-        UsageError: the port is taken.
     """
-    config = config or Config.from_env()
-    try:
-        listener = socket.create_server((host, port), backlog=1024)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            next_step="stop what listens there, or give another --port",
-        ) from error
-    ensure_engine()
+    return _run(_Server(listener, token), pashlib, config or Config.from_env())
+
+
+def _run(server: _Server, pashlib: Path | None, config: Config) -> int:
     root = Path(tempfile.mkdtemp(prefix="punch-ec2-"))
     try:
-        with listener:
-            runner = ScriptRunner(
-                # A connection for each script that runs here at once.
-                client("s3", config, max_pool_connections=64),
-                config,
-                workdir(),
-                _view(root, pashlib),
-            )
-            return _Server(listener, runner).run()
+        runner = ScriptRunner(client("s3", config), config, workdir(), _view(root, pashlib))
+        return server.run(runner)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def main(host: str, port: int, *, unix: Path | None, pashlib: Path | None) -> int:
+    """`punch ec2-handler`: listens, starts the node engine, serves.
+
+    Raises:
+        UsageError: it would listen to a network without a token, or cannot listen.
+    """
+    token = take_token()
+    if token is None and unix is None and not _is_loopback(host):
+        raise UsageError(
+            f"listening on {host} lets anybody in the network run scripts here",
+            next_step=f"set {TOKEN_FILE} (a file that holds the output of `openssl rand -hex 32`),"
+            " or listen on 127.0.0.1",
+        )
+    config = Config.from_env()
+    # From here on a signal ends it in order, also while it starts.
+    server = _Server(listen(host, port, unix=unix), token)
+    try:
+        ensure_engine()
+        return _run(server, pashlib, config)
+    finally:
+        if unix:
+            unix.unlink(missing_ok=True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _view(root: Path, pashlib: Path | None) -> sandbox.View | None:
@@ -107,92 +155,114 @@ def _view(root: Path, pashlib: Path | None) -> sandbox.View | None:
 
 
 class _Server:
-    def __init__(self, listener: socket.socket, runner: ScriptRunner) -> None:
+    def __init__(self, listener: socket.socket, token: bytes | None) -> None:
         self._listener = listener
-        self._runner = runner
+        self._token = token
         self._ended_by = 0
         self._threads: set[threading.Thread] = set()
-
-    def run(self) -> int:
+        self._waiting: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
         # accept() is ended by a byte on this pair: a signal handler alone would only restart it.
-        wake, woken = socket.socketpair()
-
-        def stop(signum: int, _: FrameType | None) -> None:
-            self._ended_by = self._ended_by or signum
-            wake.send(b"!")
-
+        self._wake, self._woken = socket.socketpair()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, stop)
-        host, port = self._listener.getsockname()[:2]
-        log(f"ec2-handler: listening on {host}:{port}")
-        with wake, woken:
-            self._accept(woken)
-        self._runner.stop()
+            signal.signal(signum, self._stop)
+
+    def _stop(self, signum: int, _: FrameType | None) -> None:
+        self._ended_by = self._ended_by or signum
+        self._wake.send(b"!")
+
+    def run(self, runner: ScriptRunner) -> int:
+        self._runner = runner
+        _raise_descriptor_limit()
+        log(f"ec2-handler: listening on {_name(self._listener)}")
+        with self._listener, self._wake, self._woken:
+            self._accept()
+        runner.stop()
         deadline = time.monotonic() + STOP_GRACE
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
         return 128 + self._ended_by
 
-    def _accept(self, woken: socket.socket) -> None:
-        import selectors
-
+    def _accept(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(woken, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
             while not self._ended_by:
                 selector.select()
                 if self._ended_by:
                     return
-                connection, address = self._listener.accept()
-                thread = threading.Thread(
-                    target=self._serve, args=(connection, address[0]), daemon=True
-                )
+                self._let_go(MAX_WAITING - 1)
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError as error:
+                    # No descriptor is left, say. The caller waits in the queue.
+                    log(f"ec2-handler: cannot take a call: {error.strerror}")
+                    self._let_go(0)
+                    time.sleep(0.1)
+                    continue
+                with self._lock:
+                    self._waiting[connection] = None
+                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
                 self._threads = {t for t in self._threads if t.is_alive()} | {thread}
                 thread.start()
 
-    def _serve(self, connection: socket.socket, peer: str) -> None:
+    def _let_go(self, most: int) -> None:
+        """Leaves at most so many callers that have not sent their request."""
+        with self._lock:
+            for connection in list(self._waiting)[: max(0, len(self._waiting) - most)]:
+                del self._waiting[connection]
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
         with connection:
+            visit = Visit(connection, self._token)
             try:
-                connection.settimeout(REQUEST_TIMEOUT)
-                request = _request(connection)
+                try:
+                    request = visit.request()
+                finally:
+                    with self._lock:
+                        self._waiting.pop(connection, None)
                 if request is None:
                     return
                 event = Event.from_json(request)
             except (PunchError, OSError) as error:
-                log(f"ec2-handler: {peer} sent no event: {error}")
-                self._answer(connection, peer, {"v": 1, "ok": False, "error": str(error)})
+                log(f"ec2-handler: no event: {error}")
+                self._answer(visit, {"v": 1, "ok": False, "error": str(error)})
                 return
-            connection.settimeout(None)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            result = run_event(self._runner, event)
-            self._answer(connection, peer, result.to_json())
+            if event.commit == "runner" and not visit.half_closed:
+                caller = connection.fileno()
+                _keep_alive(connection)
+            else:
+                caller = None
+            result = run_event(self._runner, event, caller=caller)
+            self._answer(visit, result.to_json())
 
-    def _answer(self, connection: socket.socket, peer: str, answer: dict[str, object]) -> None:
+    def _answer(self, visit: Visit, answer: dict[str, object]) -> None:
         try:
-            connection.sendall(json.dumps(answer).encode() + b"\n")
+            visit.answer(answer)
         except OSError:
-            log(f"ec2-handler: {peer} left before the answer")
+            log("ec2-handler: the caller left before the answer")
 
 
-def _request(connection: socket.socket) -> object:
-    """Reads one request: up to the end of the stream or `END`; None from a mere probe.
+def _keep_alive(connection: socket.socket) -> None:
+    """A machine that is gone is noticed within 20 s."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in (
+        (socket.TCP_KEEPIDLE, 10),
+        (socket.TCP_KEEPINTVL, 3),
+        (socket.TCP_KEEPCNT, 3),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, seconds)
 
-    Raises:
-        UsageError: it is too long, or no JSON.
-        OSError: the connection broke.
-    """
-    data = bytearray()
-    while not data.rstrip().endswith(b"END"):
-        chunk = connection.recv(65536)
-        if not chunk:
-            break
-        data += chunk
-        if len(data) > MAX_REQUEST:
-            raise UsageError(f"a request of more than {MAX_REQUEST} bytes")
-    text = bytes(data).rstrip().removesuffix(b"END")
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the request is not JSON: {error}") from None
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _name(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    return str(address) if isinstance(address, str) else "{}:{}".format(*address[:2])

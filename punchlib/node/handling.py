@@ -6,8 +6,10 @@ import atexit
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
+from punchlib.errors import escape
 from punchlib.node.protocol import Event, Result
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime import engine, engine_client
@@ -31,17 +33,32 @@ def ensure_engine() -> None:
 
 
 def run_event(
-    runner: ScriptRunner, event: Event, *, cold: bool = False, deadline: float | None = None
+    runner: ScriptRunner,
+    event: Event,
+    *,
+    cold: bool = False,
+    deadline: float | None = None,
+    caller: int | None = None,
 ) -> Result:
     """Runs the scripts of an event, one after the other.
 
     A failure does not keep the next one from running: its peers on other nodes wait for it.
+
+    Args:
+        runner: runs each.
+        event: names them, and may limit their time.
+        cold: this worker is fresh.
+        deadline: `time.monotonic()` at which they must have ended; None: never.
+        caller: a connection; when its other end closes it, nobody wants the result any more.
     """
+    if event.timeout:
+        limit = time.monotonic() + event.timeout
+        deadline = limit if deadline is None else min(deadline, limit)
     prefix = f"[JOB:{event.job_id}] [lambda-function.py]"
     results = []
     for task in event.tasks:
         log(f"{prefix} Executing script ID {task.id}")
-        result = runner.run(task, event, deadline)
+        result = runner.run(task, event, deadline, caller)
         how = "" if result.ok else f" ({result.cause})"
         log(
             f"{prefix} Script ID {task.id} ended with return code {result.returncode}"
@@ -52,6 +69,6 @@ def run_event(
 
 
 def log(line: str) -> None:
-    """One line of the node's log."""
-    sys.stderr.write(line + "\n")
+    """One line of the node's log, whatever is in it."""
+    sys.stderr.write(escape(line).replace("\n", "\\n") + "\n")
     sys.stderr.flush()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from punchlib.core.names import check_name, check_text, shown
 from punchlib.errors import JobFailed, UsageError
 
 VERSION = 1
@@ -20,6 +21,7 @@ VERSION = 1
 PREFIX = "sls-scripts"
 #: How components of ours say that somebody ended them.
 _STOPPED = re.compile(r"^(ended by SIG|stopped\b|interrupted)")
+_HEX = re.compile(r"([0-9a-fA-F]{2})*")
 _FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
 
 
@@ -47,12 +49,14 @@ class Event:
         job_key: hexadecimal secret of one run; never shown.
         commit: "runner" leaves finished uploads pending for the job runner; "handler" lets the
             node complete them itself.
+        timeout: seconds after which nobody waits for the result any more; 0.0: no limit.
     """
 
     tasks: tuple[Task, ...]
     job_id: str = ""
     job_key: str = field(default="", repr=False)
     commit: str = "handler"
+    timeout: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -66,6 +70,8 @@ class Event:
             out["job_id"] = self.job_id
         if self.job_key:
             out["job_key"] = self.job_key
+        if self.timeout:
+            out["timeout"] = self.timeout
         return out
 
     @classmethod
@@ -81,7 +87,7 @@ class Event:
         folders: Any = data.get("folder_ids")
         if "id" in data and ids is None:
             ids, folders = [data["id"]], [data.get("folder_id")]
-        if not _names(ids) or not _names(folders) or len(ids) != len(folders) or not ids:
+        if not _strings(ids) or not _strings(folders) or len(ids) != len(folders) or not ids:
             raise UsageError(
                 "the event needs `ids` and `folder_ids`: lists of names of the same length",
                 next_step=f"send {_FORM}",
@@ -92,11 +98,36 @@ class Event:
         job_id, job_key = data.get("job_id") or "", data.get("job_key") or ""
         if not isinstance(job_id, str) or not isinstance(job_key, str):
             raise UsageError("the event's `job_id` and `job_key` must be strings")
-        commit = data.get("commit") or "handler"
-        if commit not in ("runner", "handler"):
-            raise UsageError(f"the event's `commit` is {commit!r}", next_step="runner or handler")
-        tasks = tuple(Task(i, f, tuple(a)) for i, f, a in zip(ids, folders, args, strict=True))
-        return cls(tasks, job_id, job_key, commit)
+        if not _HEX.fullmatch(job_key):
+            raise UsageError("the event's `job_key` is not hexadecimal")  # a secret: not shown
+        if job_id:
+            check_name(job_id, "the event's `job_id`")
+        tasks = tuple(_task(i, f, a) for i, f, a in zip(ids, folders, args, strict=True))
+        return cls(tasks, job_id, job_key, _commit(data), _timeout(data))
+
+
+def _task(id_: str, folder_id: str, args: list[str]) -> Task:
+    check_name(id_, "the script id")
+    check_name(folder_id, "the folder id")
+    for argument in args:
+        check_text(argument, f"an argument of {id_}")
+    return Task(id_, folder_id, tuple(args))
+
+
+def _commit(data: Mapping[str, Any]) -> str:
+    commit = data.get("commit") or "handler"
+    if commit not in ("runner", "handler"):
+        raise UsageError(
+            f"the event's `commit` is {shown(str(commit))}", next_step="runner or handler"
+        )
+    return str(commit)
+
+
+def _timeout(data: Mapping[str, Any]) -> float:
+    timeout = data.get("timeout") or 0.0
+    if not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
+        raise UsageError("the event's `timeout` is not a number of seconds")
+    return float(timeout)
 
 
 @dataclass(frozen=True)
@@ -224,10 +255,6 @@ def _signal(returncode: int) -> str:
         return signal.Signals(returncode - 128).name
     except ValueError:
         return f"signal {returncode - 128}"
-
-
-def _names(value: object) -> bool:
-    return _strings(value) and all(v and "\0" not in v for v in value)  # type: ignore[attr-defined]
 
 
 def _strings(value: object) -> bool:

@@ -1,14 +1,17 @@
 """Runs a command with a /tmp of its own, so that scripts which use the same paths never meet.
 
-    python3 -I -S sandbox.py [--tmp DIR] [--keep PATH]… [--pashlib FILE] [--chdir DIR] -- CMD…
+    python3 -I -S sandbox.py [--tmp DIR] [--keep PATH]… [--pashlib FILE] [--chdir DIR]
+                             [--read-only yes] [--parent PID] -- CMD…
 
 In new mount, process and IPC namespaces (and in a user namespace where we are not root):
 
 - DIR becomes /tmp. Each PATH to keep that lies below the old /tmp stays visible in the new one.
 - Shared memory is its own: an empty /dev/shm, no System V objects of others.
 - FILE becomes /opt/pashlib, which scripts call by its absolute path; the rest of /opt stays.
+- With --read-only, nothing but /tmp and shared memory can be written, as on Lambda.
 - When this process ends, for whatever reason, every process that CMD started is dead: they live
-  in a process namespace whose init dies with us. When our own parent dies, so do we.
+  in a process namespace whose init dies with us. When our own parent dies, so do we, also when
+  it has died before we could ask for that: then it is no longer PID.
 - SIGTERM and SIGINT are passed on as SIGTERM to all of them; SIGKILL ends all of them at once.
 
 Exits with the command's status (128 + N after signal N), or with 125 and one line on stderr when
@@ -35,9 +38,20 @@ if TYPE_CHECKING:
 
 REFUSED = 125
 
-_NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+NEWNS, NEWIPC, NEWUSER, NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+NEWNET = 0x40000000
 _BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
 _NOSUID, _NODEV, _NOEXEC = 0x2, 0x4, 0x8
+_RDONLY, _REMOUNT = 0x1, 0x20
+#: Options of a mount that a remount must repeat: whoever is not root must not take them away.
+_FLAGS = {
+    b"nosuid": _NOSUID,
+    b"nodev": _NODEV,
+    b"noexec": _NOEXEC,
+    b"noatime": 0x400,
+    b"nodiratime": 0x800,
+    b"relatime": 1 << 21,
+}
 _SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
@@ -52,16 +66,24 @@ class View:
         keep: what stays visible although it lies below the old /tmp.
         pashlib: file that becomes /opt/pashlib; "" leaves the machine's.
         chdir: the working folder; "" leaves the caller's.
+        read_only: "yes" makes everything but /tmp and shared memory read-only.
     """
 
     # No dataclass: importing that takes longer than all the rest of this.
     def __init__(
-        self, *, tmp: str = "", keep: Iterable[str] = (), pashlib: str = "", chdir: str = ""
+        self,
+        *,
+        tmp: str = "",
+        keep: Iterable[str] = (),
+        pashlib: str = "",
+        chdir: str = "",
+        read_only: str = "",
     ) -> None:
         self.tmp = tmp
         self.keep = tuple(keep)
         self.pashlib = pashlib
         self.chdir = chdir
+        self.read_only = read_only
 
     def with_tmp(self, tmp: str) -> View:
         """The same with another /tmp."""
@@ -69,12 +91,12 @@ class View:
 
 
 def command(cmd: list[str], view: View | None = None) -> list[str]:
-    """The argument list that runs `cmd` in a sandbox."""
-    out = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
+    """The argument list with which this process runs `cmd` in a sandbox."""
+    out = [sys.executable, "-I", "-S", os.path.abspath(__file__), "--parent", str(os.getpid())]
     for name, value in vars(view or View()).items():
         for text in value if isinstance(value, tuple) else (value,):
             if text:
-                out += [f"--{name}", text]
+                out += [f"--{name.replace('_', '-')}", text]
     return [*out, "--", *cmd]
 
 
@@ -86,29 +108,57 @@ def refusal() -> str | None:
     return None if tried.returncode == 0 else tried.stderr.decode(errors="replace").strip()
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the thread that started it ends."""
+def die_with_parent(parent: int | None = None) -> None:
+    """This process is killed when the thread that started it ends.
+
+    Args:
+        parent: its pid; one that has died before we could ask for its death is no longer ours.
+    """
     _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os._exit(REFUSED)
+
+
+class Lifeline:
+    """Ties a child to this process across process namespaces, where no getppid tells.
+
+    Made before the fork; the child takes it with `hold`.
+    """
+
+    def __init__(self) -> None:
+        self._end, self._ours = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def hold(self) -> None:
+        """In the child: dies with the parent from now on, and at once where that is dead."""
+        os.close(self._ours)
+        die_with_parent()
+        try:
+            os.read(self._end, 1)
+        except BlockingIOError:
+            os.close(self._end)
+            return
+        os._exit(REFUSED)
 
 
 def confine(view: View, body: Callable[[], int]) -> int:
     """Runs `body` in a sandbox, in a process and session of its own.
 
-    The caller must have no other threads: this forks.
+    The caller must have no other threads: this forks. It should die with its own parent.
 
     Returns:
         What `body` returned, 128 + N when it died by signal N, or REFUSED.
     """
-    die_with_parent()
     try:
-        _unshare()
+        unshare(NEWNS | NEWIPC | NEWPID)
     except OSError as error:
         print(f"sandbox: this machine refuses namespaces: {error.strerror}", file=sys.stderr)
         return REFUSED
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    lifeline = Lifeline()
     # unshare(CLONE_NEWPID) moves the next child, not us.
     init = os.fork()
     if init == 0:
+        lifeline.hold()
         _guard(lambda: _init(view, body))
 
     def forward(*_: object) -> None:
@@ -123,35 +173,39 @@ def confine(view: View, body: Callable[[], int]) -> int:
 
 def main(argv: list[str]) -> int:
     """The command line above."""
-    view, cmd = _parse(argv)
+    view, cmd, parent = _parse(argv)
+    die_with_parent(parent)
     return confine(view, lambda: _exec(cmd))
 
 
-def _parse(argv: list[str]) -> tuple[View, list[str]]:
-    given: dict[str, list[str]] = {"--tmp": [""], "--keep": [], "--pashlib": [""], "--chdir": [""]}
+def _parse(argv: list[str]) -> tuple[View, list[str], int | None]:
+    names = ("tmp", "keep", "pashlib", "chdir", "read_only", "parent")
+    given: dict[str, list[str]] = {name: [] for name in names}
     rest = list(argv)
     while rest and rest[0] != "--":
-        name = rest.pop(0)
+        option = rest.pop(0)
+        name = option.removeprefix("--").replace("-", "_")
         if name not in given or not rest:
-            sys.exit(f"sandbox: unexpected argument {name!r}")
+            sys.exit(f"sandbox: unexpected argument {option!r}")
         given[name].append(rest.pop(0))
     if len(rest) < 2:
         sys.exit("sandbox: no command; it comes after --")
-    view = View(
-        tmp=given["--tmp"][-1],
-        keep=given["--keep"],
-        pashlib=given["--pashlib"][-1],
-        chdir=given["--chdir"][-1],
-    )
-    return view, rest[1:]
+    keep, parent = given.pop("keep"), given.pop("parent")
+    view = View(keep=keep, **{name: values[-1] for name, values in given.items() if values})
+    return view, rest[1:], int(parent[-1]) if parent else None
 
 
-def _unshare() -> None:
+def unshare(namespaces: int) -> None:
+    """Moves this process into new namespaces, and into a user namespace where it must.
+
+    Raises:
+        OSError: the machine refuses.
+    """
     uid, gid = os.getuid(), os.getgid()
     try:
-        _call("unshare", _NEWNS | _NEWIPC | _NEWPID)
+        call("unshare", namespaces)
     except PermissionError:
-        _call("unshare", _NEWUSER | _NEWNS | _NEWIPC | _NEWPID)
+        call("unshare", NEWUSER | namespaces)
         # Our own identity on both sides: files keep their owner.
         for name, text in (
             ("setgroups", "deny"),
@@ -164,8 +218,7 @@ def _unshare() -> None:
 
 def _init(view: View, body: Callable[[], int]) -> int:
     """Process 1 of the namespace: mounts, starts the body, and reaps."""
-    die_with_parent()
-    _call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
+    own_mounts()
     opened = [(p, os.open(p, os.O_PATH)) for p in view.keep if p.startswith("/tmp/")]
     if view.pashlib:
         _mount_opt(os.open(view.pashlib, os.O_PATH))
@@ -173,10 +226,11 @@ def _init(view: View, body: Callable[[], int]) -> int:
         _bind(view.tmp, "/tmp")
         for path, fd in opened:
             _bind_fd(fd, path)
+    if view.read_only:
+        _read_only()
     if os.path.isdir("/dev/shm"):
-        _call("mount", b"tmpfs", b"/dev/shm", b"tmpfs", _NOSUID | _NODEV, b"mode=1777")
-    # /proc/self is right without it; where /proc is masked (a container) it cannot be mounted.
-    _libc.mount(b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC, None)
+        call("mount", b"tmpfs", b"/dev/shm", b"tmpfs", _NOSUID | _NODEV, b"mode=1777")
+    own_proc()
     if view.chdir:
         os.chdir(view.chdir)
 
@@ -240,13 +294,41 @@ def _mount_opt(pashlib: int) -> None:
             raise OSError(0, "there is no /opt to put pashlib into; make that folder", "/opt")
         names = [f"/opt/{name}" for name in os.listdir("/opt")]
         there = [(name, os.open(name, os.O_PATH | os.O_NOFOLLOW)) for name in names]
-        _call("mount", b"tmpfs", b"/opt", b"tmpfs", _NOSUID | _NODEV, b"mode=755,size=1m")
+        call("mount", b"tmpfs", b"/opt", b"tmpfs", _NOSUID | _NODEV, b"mode=755,size=1m")
         for name, fd in there:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
                 os.symlink(os.readlink("", dir_fd=fd), name)
             else:
                 _bind_fd(fd, name)
     _bind_fd(pashlib, target)
+
+
+def own_mounts() -> None:
+    """What this mount namespace mounts from now on, nobody else sees."""
+    call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
+
+
+def own_proc() -> None:
+    """Shows this process namespace in /proc.
+
+    Where /proc is masked (a container) that is not allowed; /proc/self is right all the same.
+    """
+    _libc.mount(b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC, None)
+
+
+def _read_only() -> None:
+    """Makes every mount but /tmp read-only; devices and FIFOs can be written to all the same."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = [line.split(b" ") for line in file]
+    for fields in mounts:
+        flags = _BIND | _REMOUNT | _RDONLY
+        for option in fields[5].split(b","):
+            flags |= _FLAGS.get(option, 0)
+        # The kernel writes a space in a path as \040, and so on.
+        path = fields[4].decode("unicode-escape").encode("latin-1")
+        if path != b"/tmp":
+            # One that is hidden below another, or that we may not change, stays.
+            _libc.mount(None, path, None, flags, None)
 
 
 def _bind_fd(fd: int, target: str) -> None:
@@ -260,10 +342,11 @@ def _bind_fd(fd: int, target: str) -> None:
 
 
 def _bind(source: str, target: str) -> None:
-    _call("mount", os.fsencode(source), os.fsencode(target), None, _BIND | _REC, None)
+    call("mount", os.fsencode(source), os.fsencode(target), None, _BIND | _REC, None)
 
 
-def _call(name: str, *args: int | bytes | None) -> None:
+def call(name: str, *args: int | bytes | None) -> None:
+    """Calls a function of the C library; -1 becomes an OSError."""
     if getattr(_libc, name)(*args) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")

@@ -40,6 +40,7 @@ FAILURE_GRACE = "3"
 TERM_GRACE = 2.0
 #: Generated scripts of one job, and re-runs, make the same folders.
 _FOLDERS = re.compile(rb"/tmp/pash_[^/\s\"']+/[0-9a-f]{8,}")
+RUNNER_LEFT = "the run was given up: its runner has hung up"
 CANCELLED = "the run was given up: its scripts are no longer in S3"
 
 
@@ -69,13 +70,20 @@ class ScriptRunner:
         """Ends all scripts that run; each still gives its result."""
         self._stopping.set()
 
-    def run(self, task: Task, event: Event, deadline: float | None = None) -> ScriptResult:
+    def run(
+        self,
+        task: Task,
+        event: Event,
+        deadline: float | None = None,
+        caller: int | None = None,
+    ) -> ScriptResult:
         """Fetches and runs one script.
 
         Args:
             task: which script.
             event: the event it came in.
             deadline: `time.monotonic()` at which the script must have ended; None: never.
+            caller: a connection; when its other end closes it, the script is stopped.
 
         Returns:
             How it ended. Everything that goes wrong is in it; nothing is raised but bugs.
@@ -100,7 +108,7 @@ class ScriptRunner:
         try:
             for folder in (run_dir / "state", run_dir / "tmp"):
                 folder.mkdir(mode=0o700, parents=True)
-            script = run_dir / f"{task.id}.sh"
+            script = run_dir / "script.sh"
             script.write_bytes(text)
             inside = Path("/tmp") / name
             tail = StderrTail(task.id)
@@ -110,6 +118,7 @@ class ScriptRunner:
                 outside,
                 tail,
                 self._watch(task, event, deadline),
+                caller,
             )
             return self._settle(ended, run_dir / "state", event, code, tail.text(), note)
         except OSError as error:
@@ -170,29 +179,31 @@ class ScriptRunner:
         outside: Path,
         tail: StderrTail,
         watch: Callable[[], str],
+        caller: int | None,
     ) -> tuple[str, int]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(outside)))
-        process = subprocess.Popen(
-            cmd,
-            cwd=self._workdir,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            stderr=tail.writer(),
-            start_new_session=True,
-        )
-        tail.start()
-        note = ""
+        chatter = StderrTail(tail.name)
+        process = None
         try:
-            # Popen.wait(timeout) would wake up twenty times a second.
-            with open(os.pidfd_open(process.pid), "rb", buffering=0) as ended:
-                while not select.select([ended], [], [], WATCH)[0] and not note:
-                    note = watch()
+            process = subprocess.Popen(
+                cmd,
+                cwd=self._workdir,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=chatter.writer(),
+                stderr=tail.writer(),
+                start_new_session=True,
+            )
+            tail.start()
+            chatter.start()
+            note = _wait(process.pid, watch, caller)
             code = _terminate(process) if note else process.wait()
         finally:
-            _kill_group(process.pid)
-            _kill_strays(env["PUNCH_STATE_DIR"])
+            if process:
+                _kill_group(process.pid)
+                _kill_strays(env["PUNCH_STATE_DIR"])
+            chatter.finish()
             tail.finish()
         return note, code if code >= 0 else 128 - code
 
@@ -261,6 +272,26 @@ class ScriptRunner:
                 note=note,
             )
         return ended(code, stderr_tail=stderr_tail, failures=result.failures, note=note)
+
+
+def _wait(pid: int, watch: Callable[[], str], caller: int | None) -> str:
+    """Until the process has ended, or must; then why.
+
+    Popen.wait(timeout) would wake up twenty times a second.
+    """
+    with open(os.pidfd_open(pid), "rb", buffering=0) as ended:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        if caller is not None:
+            poll.register(caller, select.POLLRDHUP)
+        while True:
+            ready = dict(poll.poll(WATCH * 1000))
+            if ended.fileno() in ready:
+                return ""
+            if ready:
+                return RUNNER_LEFT
+            if note := watch():
+                return note
 
 
 def _missing(error: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A script's stderr: passed on line by line as it comes, its last few KiB kept."""
+"""What a script writes: passed on line by line as it comes, up to a limit; its end is kept."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import sys
 import threading
 import time
 
+from punchlib.errors import escape
+
 #: Bytes kept.
 TAIL = 8192
+#: Bytes passed on; of what comes after them only the end is shown.
+LIMIT = 1 << 20
 #: A line longer than this is passed on in pieces.
 _LONGEST = 4096
 
@@ -20,10 +24,12 @@ class StderrTail:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._began = time.monotonic()
         self._read, self._write = os.pipe()
         self._kept = bytearray()
+        self._shown = 0
+        self._omitted = 0
         self._thread = threading.Thread(target=self._copy, name=f"stderr {name}", daemon=True)
 
     def writer(self) -> int:
@@ -51,17 +57,26 @@ class StderrTail:
             while chunk := pipe.read(65536):
                 self._kept += chunk
                 del self._kept[:-TAIL]
+                if self._omitted or self._shown > LIMIT:
+                    self._omitted += len(chunk)
+                    continue
                 line += chunk
                 while (end := line.find(b"\n") + 1) or len(line) > _LONGEST:
                     end = min(end or _LONGEST, _LONGEST)
                     self._show(bytes(line[:end]))
                     del line[:end]
-            if line:
-                self._show(bytes(line))
+        if line:
+            self._show(bytes(line))
+        if self._omitted:
+            self._show(b"... %d bytes are not shown; these are the last:" % self._omitted)
+            for last in bytes(self._kept[-min(self._omitted, TAIL) :]).splitlines():
+                self._show(last)
 
     def _show(self, line: bytes) -> None:
         at = time.monotonic() - self._began
-        text = line.decode(errors="replace").rstrip("\n")
+        text = escape(line.decode(errors="replace").rstrip("\n").expandtabs(), 2 * _LONGEST)
+        marked = f"[{self.name} +{at:.3f}s] {text}\n"
+        self._shown += len(marked)
         # One write a line: several scripts share the stream.
-        sys.stderr.write(f"[{self._name} +{at:.3f}s] {text}\n")
+        sys.stderr.write(marked)
         sys.stderr.flush()

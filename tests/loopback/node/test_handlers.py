@@ -188,7 +188,7 @@ def test_an_ec2_handler_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(NodeLost, match=f"the EC2 handler at 127.0.0.1:{port} cannot be reached"):
-        Ec2Launcher("127.0.0.1", port).run(Event((Task("a", "f"),)))
+        Ec2Launcher(f"127.0.0.1:{port}").run(Event((Task("a", "f"),)))
 
 
 def test_a_taken_port(ec2: Ec2) -> None:

@@ -18,11 +18,14 @@ from punchlib.node.protocol import (
     parse_error,
 )
 
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
+names = texts.filter(
+    lambda n: n and "/" not in n and not n.startswith(".") and len(n.encode()) <= 200
+)
 
 
 @given(
-    st.lists(st.tuples(names, names, st.lists(st.text())), min_size=1),
+    st.lists(st.tuples(names, names, st.lists(texts)), min_size=1),
     names,
     st.sampled_from(["runner", "handler"]),
 )
