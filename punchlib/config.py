@@ -52,10 +52,12 @@ class Config:
     """What the environment says, parsed and checked once.
 
     Attributes:
-        region: AWS_REGION, else AWS_DEFAULT_REGION, else us-east-1.
+        region: AWS_REGION, AWS_DEFAULT_REGION, the profile's own (~/.aws/config), us-east-1: the
+            first that there is. Only the first is not boto3's.
         endpoint_url: AWS_ENDPOINT_URL; None means AWS itself.
         bucket: AWS_BUCKET; None where it is not set.
-        table: the DynamoDB rendezvous table.
+        table: PUNCH_TABLE; the DynamoDB rendezvous table.
+        function: PUNCH_FUNCTION; the Lambda function that runs scripts.
         job_id: PASH_JOB_ID; scopes the rendezvous keys of one run ("" outside `punch run`).
         job_key: PUNCH_JOB_KEY, hex; the shared secret of one run (b"" outside `punch run`).
         stun_servers: PASH_STUN_SERVER, "host:port[,host:port…]".
@@ -74,6 +76,7 @@ class Config:
     endpoint_url: str | None = None
     bucket: str | None = None
     table: str = "rdv"
+    function: str = "lambda"
     job_id: str = ""
     job_key: bytes = b""
     stun_servers: tuple[tuple[str, int], ...] = DEFAULT_STUN_SERVERS
@@ -113,9 +116,11 @@ class Config:
                 next_step="allow at least one of host, punched, s3",
             )
         return cls(
-            region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
+            region=_region(env),
             endpoint_url=env.get("AWS_ENDPOINT_URL") or None,
             bucket=env.get("AWS_BUCKET") or None,
+            table=env.get("PUNCH_TABLE") or cls.table,
+            function=env.get("PUNCH_FUNCTION") or cls.function,
             job_id=env.get("PASH_JOB_ID", ""),
             job_key=_hex(env, "PUNCH_JOB_KEY"),
             stun_servers=_servers(env, "PASH_STUN_SERVER") or DEFAULT_STUN_SERVERS,
@@ -129,6 +134,43 @@ class Config:
             on_lambda="LEASH_ON_LAMBDA" in env or "AWS_LAMBDA_FUNCTION_NAME" in env,
             debug=_flag(env, "PUNCH_DEBUG"),
         )
+
+
+def _region(env: Mapping[str, str]) -> str:
+    return (
+        env.get("AWS_REGION")
+        or env.get("AWS_DEFAULT_REGION")
+        or _region_of_the_profile(env)
+        or Config.region
+    )
+
+
+def _region_of_the_profile(env: Mapping[str, str]) -> str:
+    """What boto3 would find in its files, without its import: nodes have none, and pay nothing."""
+    profile = env.get("AWS_PROFILE") or env.get("AWS_DEFAULT_PROFILE") or "default"
+    home = env.get("HOME", "")
+    # As in botocore, what the credentials file says wins.
+    for name, file, section in (
+        ("AWS_SHARED_CREDENTIALS_FILE", f"{home}/.aws/credentials", profile),
+        (
+            "AWS_CONFIG_FILE",
+            f"{home}/.aws/config",
+            profile if profile == "default" else f"profile {profile}",
+        ),
+    ):
+        path = os.path.expanduser(env.get(name) or file)  # noqa: PTH111 (a hot path)
+        if not os.path.isfile(path):  # noqa: PTH113
+            continue
+        import configparser
+
+        parser = configparser.RawConfigParser(strict=False)
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError):
+            continue  # boto3 says so, better than we could
+        if found := parser.get(section, "region", fallback=""):
+            return found
+    return ""
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

@@ -8,6 +8,7 @@ connection. Here the region is what `Config` says, so that AWS_REGION counts; AW
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from punchlib.config import Config
@@ -20,6 +21,14 @@ MAX_ATTEMPTS = 5
 
 #: Idle connections that a client keeps. One number for most, so that they share a client.
 POOL = 16
+
+#: An invocation is silent for up to 900 s, and NATs forget a silent connection after 350 s.
+#: botocore switches keep-alive on and leaves the kernel's times: a first probe after 7,200 s.
+KEEP_ALIVE = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
+)
 
 #: Variables that no client reads when it is made: each worker and each script has its own.
 _NOT_READ = ("AWS_LAMBDA_", "AWS_BUCKET", "AWS_EXECUTION_ENV")
@@ -123,8 +132,7 @@ def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
         "read_timeout": READ_TIMEOUT,
         "max_pool_connections": POOL,
         "retries": {"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
-        # An idle answer (an invocation takes up to 900 s) must survive NATs that forget.
-        "tcp_keepalive": True,
+        "tcp_keepalive": True,  # and KEEP_ALIVE says when
     }
     if service == "s3" and (config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")):
         # Local S3 APIs have no wildcard DNS for bucket.host.
@@ -132,8 +140,11 @@ def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
     options.update(kw)
     # Not boto3's default session: it would keep the credentials that it saw first, and a fork of
     # the engine may have others.
-    return boto3.Session().client(
+    made: Any = boto3.Session().client(
         service,  # type: ignore[call-overload]
         region_name=config.region,
         config=BotoConfig(**options),
     )
+    # botocore has no option for it. Its pools, a proxy's too, take this list when they connect.
+    made._endpoint.http_session._socket_options.extend(KEEP_ALIVE)
+    return made

@@ -46,7 +46,10 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout, errors too.")
     ] = False,
-    function: Annotated[str, typer.Option(metavar="NAME", help="The Lambda function.")] = "lambda",
+    function: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The Lambda function.", envvar="PUNCH_FUNCTION"),
+    ] = "lambda",
     ec2: Annotated[
         str,
         typer.Option(

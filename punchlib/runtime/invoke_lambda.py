@@ -1,13 +1,15 @@
-"""`invoke-lambda.py ID FOLDER {lambda|ec2}`: starts one script on another node.
+"""`invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}`: starts one script on another node.
 
-`lambda` invokes the function of that name asynchronously; `ec2` hands the event to the EC2
-handler at PASH_EC2_HOST (default 127.0.0.1), port 9999, and does not wait for the script's end.
+`lambda` invokes the function that PUNCH_FUNCTION names (default `lambda`), any other word the
+function of that name, asynchronously; `ec2` hands the event to the EC2 handler at PASH_EC2_HOST
+(default 127.0.0.1), port 9999, and does not wait for the script's end.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
 
@@ -15,8 +17,9 @@ from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.runtime import storage
 
-_USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2}"
-FUNCTION = "lambda"
+_USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}"
+#: A function's name, with an alias or a version, or its ARN.
+_FUNCTION = re.compile(r"[\w:$-]{1,170}", re.ASCII)
 EC2_PORT = 9999
 
 
@@ -30,11 +33,24 @@ def event(script_id: str, folder: str) -> bytes:
     return json.dumps(body).encode()
 
 
-def invoke_lambda(config: Config, payload: bytes) -> None:
-    """Invokes the function; returns as soon as AWS has taken the event."""
-    from punchlib.aws.clients import client
+def invoke_lambda(config: Config, function: str, payload: bytes) -> None:
+    """Invokes a function; returns as soon as AWS has taken the event.
 
-    client("lambda", config).invoke(FunctionName=FUNCTION, InvocationType="Event", Payload=payload)
+    Raises:
+        PunchError: AWS refused.
+    """
+    from punchlib.aws.clients import client
+    from punchlib.aws.errors import translate
+
+    request = {"FunctionName": function, "InvocationType": "Event", "Payload": payload}
+    try:
+        client("lambda", config).invoke(**request)
+    except Exception as error:
+        ours = translate(error, f"the function {function}", PunchError)
+        if ours is None:
+            raise
+        ours.next_step = ours.next_step or f"check the name, and the region {config.region}"
+        raise ours from error
 
 
 def invoke_ec2(payload: bytes) -> None:
@@ -58,10 +74,12 @@ def invoke_ec2(payload: bytes) -> None:
 def main(argv: Sequence[str]) -> int:
     def body() -> int:
         match list(argv):
-            case [script_id, folder, "lambda"]:
-                invoke_lambda(Config.from_env(), event(script_id, folder))
             case [script_id, folder, "ec2"]:
                 invoke_ec2(event(script_id, folder))
+            case [script_id, folder, name] if _FUNCTION.fullmatch(name):
+                config = Config.from_env()
+                function = config.function if name == "lambda" else name
+                invoke_lambda(config, function, event(script_id, folder))
             case _:
                 raise UsageError("wrong arguments", next_step=_USAGE)
         return 0

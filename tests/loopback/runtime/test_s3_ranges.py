@@ -85,16 +85,27 @@ def test_chunks_dealt_over_workers_merge_back(
     assert raw.stdout == data
 
 
-def test_invoke_lambda_sends_the_event(bash: Bash, s3_env: dict[str, str]) -> None:
-    job = {"PASH_JOB_ID": "j1", "PUNCH_JOB_KEY": "00ff", "PUNCH_COMMIT": "runner"}
+@pytest.mark.parametrize(
+    ("said", "setting", "invoked"),
+    [
+        ("lambda", {}, "lambda"),
+        ("lambda", {"PUNCH_FUNCTION": "sorter"}, "sorter"),
+        ("myfunction", {"PUNCH_FUNCTION": "sorter"}, "myfunction"),
+        ("f:live", {}, "f%3Alive"),
+    ],
+)
+def test_invoke_lambda_sends_the_event(
+    bash: Bash, s3_env: dict[str, str], said: str, setting: dict[str, str], invoked: str
+) -> None:
+    job = {"PASH_JOB_ID": "j1", "PUNCH_JOB_KEY": "00ff", "PUNCH_COMMIT": "runner"} | setting
     with Recorder(202, b"").running() as server:
         result = bash(
-            "python3.9 aws/invoke-lambda.py 'the id' folder lambda",
+            f"python3.9 aws/invoke-lambda.py 'the id' folder {said}",
             env=s3_env | job | {"AWS_ENDPOINT_URL": server.url},
         )
     assert (result.returncode, result.stderr) == (0, b"")
     [(method, path, headers, body)] = server.seen
-    assert (method, path) == ("POST", "/2015-03-31/functions/lambda/invocations")
+    assert (method, path) == ("POST", f"/2015-03-31/functions/{invoked}/invocations")
     assert headers["X-Amz-Invocation-Type"] == "Event"
     assert json.loads(body) == {
         "ids": ["the id"],

@@ -259,7 +259,9 @@ def test_dev_null_drains(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> 
         ("AWS_ENDPOINT_URL=http://127.0.0.1:1 {get} k /dev/stdout", 1, b"127.0.0.1:1"),
         ("python3.9 aws/s3-shard-reader.py k /dev/stdout", 2, b"range"),
         ("python3.9 aws/s3-chunk-reader-smart-prealigned.py k /dev/stdout x", 2, b"ranges"),
-        ("python3.9 aws/invoke-lambda.py id folder nowhere", 2, b"wrong arguments"),
+        ("python3.9 aws/invoke-lambda.py id folder 'no where'", 2, b"wrong arguments"),
+        ("python3.9 aws/invoke-lambda.py id folder", 2, b"wrong arguments"),
+        ("python3.9 aws/invoke-lambda.py id folder nowhere", 1, b"nowhere"),
     ],
 )
 def test_errors_say_what_and_what_next(

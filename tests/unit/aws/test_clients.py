@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,54 @@ def test_another_home_is_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_only_the_engine_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "_keeping", False)
     assert s3() is not s3()
+
+
+def test_a_connection_that_waits_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real connection: an invocation's, silent for up to 900 s."""
+    connection = clients.client(
+        "lambda", Config(region="us-east-1", endpoint_url="http://127.0.0.1:1")
+    )._endpoint.http_session._manager.connection_from_url("http://127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        single = connection.ConnectionCls(
+            "127.0.0.1", server.getsockname()[1], **connection.conn_kw
+        )
+        single.connect()
+        assert single.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle = single.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        single.close()
+    assert idle < 350  # seconds, after which a NAT forgets it
+
+
+@pytest.mark.parametrize(
+    ("files", "profile", "region"),
+    [
+        ({}, "", "us-east-1"),
+        ({"config": "[default]\nregion = eu-west-1\n"}, "", "eu-west-1"),
+        ({"config": "[profile p]\nregion=eu-west-2\n[default]\nregion=x\n"}, "p", "eu-west-2"),
+        ({"config": "[default]\nregion=a\n", "credentials": "[default]\nregion=b\n"}, "", "b"),
+        ({"config": "[default]\noutput = json\n"}, "", "us-east-1"),
+        ({"config": "s3 =\n  nested"}, "", "us-east-1"),
+    ],
+)
+def test_the_region_is_boto3s(
+    files: dict[str, str],
+    profile: str,
+    region: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".aws").mkdir()
+    for name, text in files.items():
+        (tmp_path / ".aws" / name).write_text(text)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+
+    assert Config.from_env().region == region
+    if region != "us-east-1":
+        import boto3
+
+        assert boto3.Session().region_name == region
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    assert Config.from_env().region == "eu-north-1"
