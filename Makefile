@@ -51,7 +51,12 @@ test: $(STAMP) ## what must hold at every change, in minutes; as root with NATs 
 .PHONY: test-all
 test-all: $(STAMP) ## every test but those in containers, and what the code covers
 	@tests/prepare.sh
-	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat
+	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat tests/attack
+
+.PHONY: attack
+attack: $(STAMP) ## who may not get in, and what may not stay behind; as root (LEFTOVERS=N runs)
+	@tests/prepare.sh
+	LEFTOVERS=$(or $(LEFTOVERS),200) $(BIN)/python -m pytest -m attack tests
 
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy, and the arrows of docs/architecture.md
