@@ -203,14 +203,16 @@ def test_the_console_script_is_served_too(pashlib: Path, served: dict[str, str])
     """`pashlib` of the virtual environment: 35 starts of Python where it ignored the engine."""
     os.mkfifo(pashlib.parent / "f")
     console = Path(sys.executable).with_name("pashlib")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [console, "recv*c*1*0*f"], env=served, cwd=pashlib.parent, stderr=subprocess.PIPE
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith(b"Get local_addr")
-    assert any(is_worker_of(p, pashlib.parent) for p in Path("/proc").iterdir())
-    process.terminate()
-    _, errors = process.communicate(timeout=30)
+    ) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        served_by = [p for p in Path("/proc").iterdir() if is_worker_of(p, pashlib.parent)]
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert said.startswith(b"Get local_addr"), errors.decode()
+    assert len(served_by) == 1
     assert process.returncode == 143, errors.decode()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +30,22 @@ def held(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+async def settled(out: int | None, feed: int) -> None:
+    """Until what can be on its way has arrived in the FIFO `out`, and nothing moves any more."""
+    seen, quiet = -1, 0
+    for _ in range(600):
+        await asyncio.sleep(0.1)
+        there = bytearray(4)
+        if out is not None:
+            fcntl.ioctl(out, termios.FIONREAD, there)
+        now = int.from_bytes(there, sys.byteorder)
+        quiet = quiet + 1 if now == seen else 0
+        seen = now
+        if quiet >= 10 and (out is None or bool(now) == bool(feed)):
+            return
+    raise AssertionError(f"{seen} bytes in the FIFO, which is not what was expected")
 
 
 @pytest.mark.parametrize("security", ["authenticated", "encrypted"])
@@ -65,7 +84,7 @@ def test_it_says_what_it_waited_for(
                 ),
             }
             filling = asyncio.ensure_future(fill(writer))
-            await asyncio.sleep(1.0)
+            await settled(out, feed)
             filling.cancel()
             stop = ends.pop(victim)
             (peer,) = ends.values()
@@ -78,8 +97,7 @@ def test_it_says_what_it_waited_for(
         return stopped(cancelled.value), error.message
 
     with held(source, os.O_RDWR) as writer, contextlib.ExitStack() as stack:
-        if reader:
-            stack.enter_context(held(sink, os.O_RDONLY))
+        out = stack.enter_context(held(sink, os.O_RDONLY)) if reader else None
         here, there = run(work)
     assert re.fullmatch(f"stopped, while {said}", here), here
     # A receiver that takes nothing hears nothing either, but that the connection has closed.
