@@ -93,5 +93,7 @@ def test_any_environment_is_read_or_refused(env: dict[str, str]) -> None:
 
 def test_every_variable_is_in_the_quickstart() -> None:
     documented = (ROOT / "docs/quickstart.md").read_text()
-    internal = {"AWS_DEFAULT_REGION", "AWS_LAMBDA_FUNCTION_NAME"}
+    # What the machine or AWS's own tools set.
+    internal = {"AWS_DEFAULT_REGION", "AWS_LAMBDA_FUNCTION_NAME", "AWS_PROFILE"}
+    internal |= {"AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "HOME"}
     assert [name for name in NAMES if f"`{name}" not in documented and name not in internal] == []

@@ -25,30 +25,38 @@ ELSEWHERE = {
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
+    "core/events.py": "unit/core/test_agreement.py",
+    "core/progress.py": "unit/core/test_agreement.py",
     "core/timing.py": "loopback/stream/test_whole.py",
+    "core/transitions.py": "unit/core/test_agreement.py",
     "jobs/launch.py": "unit/node/test_protocol_fuzz.py",
     "jobs/runner.py": "loopback/jobs/test_failures.py",
     "jobs/storage.py": "loopback/jobs/test_failures.py",
     "jobs/streams.py": "unit/jobs/test_checks.py",
+    "local/aws_api.py": "loopback/jobs/test_cli.py",
     "local/cloud.py": "loopback/jobs/test_cli.py",
+    "local/host.py": "loopback/jobs/test_cli.py",
+    "local/isolation.py": "loopback/jobs/test_cli.py",
     "local/rie.py": "loopback/node/test_handlers.py",
     "local/stun_server.py": "loopback/local/test_stun_server.py",
-    "local/worker_host.py": "loopback/jobs/test_failures.py",
+    "local/worker.py": "loopback/jobs/test_cli.py",
     "local/workers.py": "loopback/jobs/test_failures.py",
     "net/attempt.py": "loopback/net/test_connector.py",
     "net/channel.py": "loopback/stream/test_whole.py",
     "net/connection.py": "loopback/net/test_connector.py",
     "net/connector.py": "loopback/net/test_connector.py",
-    "net/establishing.py": "unit/net/test_steps.py",
+    "net/establishing.py": "unit/core/test_agreement.py",
     "net/gather.py": "loopback/net/test_connector.py",
-    "net/meeting.py": "unit/net/test_steps.py",
+    "net/meeting.py": "unit/core/test_agreement.py",
     "net/nat_observer.py": "loopback/net/test_stun_client.py",
     "net/readiness.py": "loopback/net/test_readiness.py",
     "net/s3_route.py": "loopback/net/test_s3_route.py",
     "net/sockets.py": "nat/test_reference.py",
     "net/stun_client.py": "loopback/net/test_stun_client.py",
     "net/tls.py": "loopback/stream/test_security.py",
+    "node/claim.py": "loopback/node/test_handlers.py",
     "node/clean_slate.py": "loopback/node/test_warm_worker.py",
+    "node/door.py": "loopback/node/test_handlers.py",
     "node/ec2_handler.py": "loopback/node/test_handlers.py",
     "node/handling.py": "loopback/node/test_handlers.py",
     "node/lambda_handler.py": "loopback/node/test_handlers.py",
@@ -70,6 +78,7 @@ ELSEWHERE = {
     "runtime/auto_split.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/catalogue.py": _RUNTIME + "test_layout.py",
     "runtime/commit.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/connection_lines.py": "loopback/net/test_connector.py",
     "runtime/engine.py": "loopback/engine/test_engine.py",
     "runtime/engine_client.py": "loopback/engine/test_engine.py",
     "runtime/holding.py": _RUNTIME + "test_blocks_tools.py",
@@ -116,7 +125,7 @@ def test_every_unit_test_is_about_a_module() -> None:
         folder = path.parent.relative_to(TESTS / "unit")
         names = path.stem.removeprefix("test_").split("_")
         stems = ["_".join(names[:n]) for n in range(1, len(names) + 1)]
-        if str(folder) in (".", "services") or "net/test_steps" in str(path):
+        if str(folder) in (".", "services"):
             continue
         if not any((PUNCHLIB / folder / f"{stem}.py").is_file() for stem in stems):
             strays.append(str(folder / path.name))
