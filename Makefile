@@ -65,6 +65,10 @@ lint: $(STAMP) ## ruff, mypy, and the arrows of docs/architecture.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: diagrams
+diagrams: $(STAMP) ## draw docs/diagrams from the tables of transitions
+	$(BIN)/python -m tests.support.diagrams
+
 # --- the stream -----------------------------------------------------------------------------
 
 .PHONY: bench-stream

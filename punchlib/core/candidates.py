@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -61,6 +62,24 @@ class CandidatePair:
     @property
     def route(self) -> Route:
         return Route.HOST if self.remote.type is CandidateType.HOST else Route.PUNCHED
+
+
+def dialable(address: TransportAddress, own: Collection[Candidate]) -> bool:
+    """Whether an address that a peer names is one that a peer could have.
+
+    Who writes the rendezvous table could else have us knock at services that trust this machine or
+    its network: loopback, the metadata service on a link-local address. Loopback is dialled by who
+    offers loopback addresses itself: both are on one machine then.
+
+    Args:
+        address: the peer's.
+        own: our candidates.
+    """
+    ip = ipaddress.IPv4Address(address.host)
+    if ip.is_loopback:
+        return any(ipaddress.IPv4Address(c.address.host).is_loopback for c in own)
+    nowhere = ip.is_link_local or ip.is_multicast or ip.is_reserved or ip.packed[0] == 0
+    return not nowhere
 
 
 def usable_host_address(host: str) -> bool:

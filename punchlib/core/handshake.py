@@ -59,7 +59,10 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        """A fresh ECDSA P-256 identity. Its dates are wide: clocks may be wrong by years."""
+        """A fresh ECDSA P-256 identity.
+
+        Its dates are wide, for clocks may be wrong by years; ours are not even looked at (tls.py).
+        """
         # 50 ms of import that only `encrypted` needs.
         from datetime import UTC, datetime
 
@@ -77,7 +80,7 @@ class Identity:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+            .not_valid_before(datetime(1950, 1, 1, tzinfo=UTC))
             .not_valid_after(datetime(2099, 12, 31, tzinfo=UTC))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from punchlib.config import Route
-from punchlib.core.candidates import Candidate, CandidatePair, CandidateType
+from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, dialable
 from punchlib.core.records import Filtering, Mapping, Record
 
 #: Seconds; all measured (docs/nat-traversal.md).
@@ -62,6 +62,11 @@ class Technique(StrEnum):
 
 #: Technique and seconds of each attempt, from the first. Each has fresh ports and a new record.
 ATTEMPTS = ((Technique.HOLD_AND_DIAL, 2.5), (Technique.RACE, 1.5), (Technique.SWAPPED, 1.5))
+
+#: Bounds, for who writes the table must not make us scan or flood: host candidates, and connects of
+#: one pair in one attempt (the race makes a thousand a second).
+MOST_HOSTS = 4
+MOST_DIALS = 10_000
 
 #: Seconds for `LISTEN` where no end knows how its NAT filters: two round trips of 300 ms.
 LISTEN_TIME = 0.8
@@ -107,10 +112,18 @@ def make_plan(
         sending: this end sends the stream.
         routes: the routes that this end may take.
     """
-    hosts = [CandidatePair(None, c) for c in peer.of_type(CandidateType.HOST)]
+    hosts = [
+        CandidatePair(None, c)
+        for c in peer.of_type(CandidateType.HOST)[:MOST_HOSTS]
+        if dialable(c.address, mine.candidates)
+    ]
     remotes = peer.of_type(CandidateType.SRFLX)
     count = min(len(mine.of_type(CandidateType.SRFLX)), len(remotes))
-    pairs = [CandidatePair(i, remotes[i]) for i in range(count)]
+    pairs = [
+        CandidatePair(i, remotes[i])
+        for i in range(count)
+        if dialable(remotes[i].address, mine.candidates)
+    ]
     # With nothing to dial ourselves, we may still be dialled where we listen.
     dialled = Route.HOST in routes and bool(mine.of_type(CandidateType.HOST))
     # A newcomer is met with the first technique, however many attempts the other has behind it.
@@ -166,7 +179,11 @@ def plan_for_v1(mine: Record, peer: Record, *, sending: bool, seconds: float) ->
     """
     listening = mine.nat.mapping is Mapping.NONE
     remote = Candidate(CandidateType.SRFLX, peer.external_addr)
-    known = mine.of_type(CandidateType.SRFLX) and not listening
+    known = (
+        mine.of_type(CandidateType.SRFLX)
+        and not listening
+        and dialable(remote.address, mine.candidates)
+    )
     pairs = (CandidatePair(0, remote),) if known else ()
     return Plan(Technique.HOLD_AND_DIAL, True, seconds, sending, pairs, (), listening)
 
@@ -278,6 +295,9 @@ class CheckList:
         self._checks[self._checks.index(old)] = new
 
     def _connect(self, check: _Check, command: Connect) -> None:
+        check.dials += 1
+        if check.dials > MOST_DIALS:
+            return
         self._last_id += 1
         self._by_id[self._last_id] = check
         check.current = self._last_id
@@ -295,6 +315,7 @@ class _Check:
         self.owner = owner
         self.pair = pair
         self.current: int | None = None
+        self.dials = 0
         self.timer: float | None = start
 
     def stop(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from punchlib import wiring
 from punchlib.config import Config, Route
 from punchlib.core import records
 from punchlib.core.frames import FrameType
@@ -31,10 +32,12 @@ from punchlib.errors import (
 )
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.connector import Connector
+from punchlib.rendezvous.dynamodb import DynamoDbStore
 from punchlib.rendezvous.memory import MemoryStore
-from punchlib.rendezvous.store import Slot
+from punchlib.rendezvous.store import RendezvousStore, Slot
 from punchlib.runtime.connection_lines import lines_of
 from tests.support.coturn import coturn
+from tests.support.ministack import MiniStack
 from tests.support.tiers import quick
 
 SEND = Spec("k", "0", "1", sending=True)
@@ -57,13 +60,20 @@ class World:
     lines: list[str] = field(default_factory=list)
     connectors: list[Connector] = field(default_factory=list)
 
-    def connector(self, **changes: Any) -> Connector:
+    def connector(
+        self,
+        *,
+        store: RendezvousStore | None = None,
+        wall: Callable[[], float] = time.time,
+        **changes: Any,
+    ) -> Connector:
         identity: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
         identity.set_result(IDENTITY)
         made = Connector(
             replace(self.config, **changes),
-            self.store,
+            store or self.store,
             identity=identity,
+            wall=wall,
             report=lambda event: self.lines.extend(lines_of(event)),
         )
         self.connectors.append(made)
@@ -260,7 +270,9 @@ def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
     run(world, main)
 
 
-def test_an_expired_record_is_never_dialled(world: World) -> None:
+def test_a_record_of_an_earlier_run_is_the_end_of_nothing(world: World) -> None:
+    """It cannot even be spoken with; whoever left it is not there, so the wait goes on."""
+
     async def main() -> None:
         ghost = world.connector(timeout=0.3)
         with pytest.raises(RendezvousTimeout):
@@ -279,6 +291,79 @@ def test_an_expired_record_is_never_dialled(world: World) -> None:
         world.store.records[Slot("k", "1")] = text
         with pytest.raises(RendezvousTimeout, match="earlier run"):
             await world.connector(timeout=0.5).establish(SEND)
+
+    run(world, main)
+
+
+DAY = 86_400.0
+WRONG = [600.0, -600.0, DAY, -DAY, 30 * 365 * DAY]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("who", ["the first", "the second", "both, each its own way"])
+def test_neither_ends_clock_counts(world: World, who: str, wrong: float) -> None:
+    """A receiver ten minutes off never met its peer, and was told of "an earlier run"."""
+
+    async def main() -> None:
+        first = wrong if who != "the second" else 0.0
+        second = {"the first": 0.0, "the second": wrong}.get(who, -wrong)
+        a = world.connector(wall=lambda: time.time() + first)
+        b = world.connector(wall=lambda: time.time() + second)
+        sending = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        sender, receiver = await pair(sending, b.establish(RECV))
+        assert time.monotonic() - started < 2.0
+        assert sender.attempt == receiver.attempt == 1
+        await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+@pytest.mark.parametrize("wrong", WRONG[:4])
+def test_clocks_do_not_count_in_dynamodb_either(
+    stun: tuple[str, int], ministack: MiniStack, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """The table's TTL is by such a clock, too."""
+    for name, value in ministack.env.items():
+        monkeypatch.setenv(name, value)
+    config = replace(Config.from_env(), stun_servers=(stun,), timeout=20.0, stun_timeout=4.0)
+    world = World(config)
+
+    async def main() -> None:
+        table = f"rdv-{time.time_ns()}"
+        stores = [
+            DynamoDbStore(lambda: wiring.dynamodb_client(config), table=table) for _ in range(2)
+        ]
+        a = world.connector(store=stores[0], wall=lambda: time.time() + wrong)
+        b = world.connector(store=stores[1])
+        sending = asyncio.ensure_future(a.establish(SEND))
+        await asyncio.sleep(1.0)
+        sender, receiver = await pair(sending, b.establish(RECV))
+        assert sender.attempt == receiver.attempt == 1
+        await assert_talk(sender, receiver)
+
+    run(world, main)
+
+
+@pytest.mark.parametrize("wrong", WRONG[:4])
+def test_a_leftover_is_left_whatever_the_clock_says(world: World, wrong: float) -> None:
+    """It is dialled for some seconds, which is no harm, and never fatal: then its owner comes."""
+
+    async def main() -> None:
+        ghost = world.connector(wall=lambda: time.time() + wrong)
+        doomed = asyncio.ensure_future(ghost.establish(RECV))
+        await asyncio.sleep(0.3)
+        left = world.store.records[Slot("k", "1")]
+        doomed.cancel()
+        await asyncio.gather(doomed, return_exceptions=True)
+        world.store.records[Slot("k", "1")] = left
+        nowhere = {"routes": (Route.HOST,), "timeout": 30.0}
+        sending = asyncio.ensure_future(world.connector(**nowhere).establish(SEND))
+        await asyncio.sleep(1.0)
+        assert not sending.done()
+        sender, receiver = await pair(sending, world.connector(**nowhere).establish(RECV))
+        await assert_talk(sender, receiver)
 
     run(world, main)
 

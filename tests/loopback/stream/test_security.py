@@ -14,7 +14,7 @@ import pytest
 from punchlib.core.handshake import GREETING_SIZE, Greeter, Identity, Terms
 from punchlib.core.timing import TIMING
 from punchlib.errors import PeerNotVerified, StreamBroken, WireMismatch
-from punchlib.net.channel import SocketChannel, open_channel
+from punchlib.net.channel import SocketChannel, nominate, open_channel
 from punchlib.pump.stream import Stats, receive_stream, send_stream
 from tests.support.fault_proxy import Fault, FaultProxy, Kind
 from tests.support.stream_rig import (
@@ -357,3 +357,55 @@ def test_encryption_costs_no_round_trip(tmp_path: Path, security: str) -> None:
     with rig.stages():
         taken = run(work)
     assert 3 * delay <= taken < 4 * delay
+
+
+def dated(years: tuple[int, int]) -> Identity:
+    """An identity whose certificate is good in these years only."""
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = load_pem_private_key(Identity.generate().key_pem, None)
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "punch")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(years[0], 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(years[1], 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return Identity(made.public_bytes(serialization.Encoding.DER), pem)
+
+
+@pytest.mark.parametrize("years", [(2001, 2002), (2090, 2091)])
+def test_a_certificates_dates_do_not_count(years: tuple[int, int]) -> None:
+    """A clock may be wrong by years; the certificate is the record's, byte for byte."""
+    odd, usual = dated(years), identity(0)
+
+    def terms(sending: bool) -> Terms:
+        mine, theirs = (odd, usual) if sending else (usual, odd)
+        sides = ("0a" * 8, "1b" * 8) if sending else ("1b" * 8, "0a" * 8)
+        return Terms("k", sending, *sides, my_identity=mine, peer_cert=theirs.cert_der)
+
+    async def main() -> None:
+        async def one(sock: socket.socket, sending: bool) -> None:
+            channel = await open_channel(sock, terms(sending), timing=FAST)
+            await nominate(channel, sending=sending)
+            assert channel.verified
+            channel.close()
+
+        here, there = tcp_pair()
+        await asyncio.gather(one(here, True), one(there, False))
+
+    run(main)

@@ -2,6 +2,7 @@
 
 import errno
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, Tr
 from punchlib.core.records import Filtering, Mapping, Nat, Record
 from punchlib.core.simultaneous_open import (
     HOLD_MIN_TTL,
+    MOST_DIALS,
+    MOST_HOSTS,
     PAIR_STAGGER,
     RUNG_TIME,
     CheckList,
@@ -234,3 +237,61 @@ def test_an_old_peer_is_held_or_listened_for() -> None:
     assert behind_nat.pairs[0].remote.address == old.external_addr
     in_the_open = plan_for_v1(record(OPEN), old, sending=True, seconds=9)
     assert in_the_open.listening and not in_the_open.pairs
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.8.9.1",
+        "169.254.169.254",
+        "169.254.170.2",
+        "224.0.0.251",
+        "0.0.0.0",
+        "0.1.2.3",
+        "240.0.0.1",
+        "255.255.255.255",
+    ],
+)
+def test_an_address_that_no_peer_has_is_not_dialled(host: str) -> None:
+    """Who writes the table could else have us knock at the metadata service."""
+    bad = TransportAddress(host, 80)
+    peer = record(UNKNOWN, 1, Candidate(CandidateType.SRFLX, bad))
+    peer = replace(
+        peer, candidates=(*peer.candidates, Candidate(CandidateType.HOST, bad), srflx(9))
+    )
+    made = make_plan(record(), peer, second=True, sending=True, routes=ROUTES)
+    assert [pair.remote for pair in made.pairs] == [srflx(9)]
+    assert made.pairs[0].local == 1, "its port is the peer's second one, and so is ours"
+    assert not made.hosts
+    old = plan_for_v1(record(), Record(bad, bad, version=1), sending=True, seconds=1.0)
+    assert not old.pairs
+
+
+def test_loopback_is_dialled_by_who_is_there() -> None:
+    here = (srflx(1, "127.0.0.1"), Candidate(CandidateType.HOST, TransportAddress("127.0.0.1", 3)))
+    both = record(UNKNOWN, 1, *here)
+    made = make_plan(both, both, second=True, sending=True, routes=ROUTES)
+    assert made.pairs and made.hosts
+
+
+def test_a_peer_has_few_addresses() -> None:
+    many = [Candidate(CandidateType.HOST, TransportAddress("10.0.0.1", 1 + n)) for n in range(32)]
+    made = make_plan(
+        record(), record(UNKNOWN, 1, srflx(1), *many), second=True, sending=True, routes=ROUTES
+    )
+    assert len(made.hosts) == MOST_HOSTS
+
+
+@pytest.mark.parametrize("technique", [Technique.HOLD_AND_DIAL, Technique.RACE])
+def test_dials_are_bounded(technique: Technique) -> None:
+    checks = CheckList(plan(holding=False, technique=technique, n=1), 0.0)
+    now, dials = 0.0, 0
+    while commands := [c for c in checks.commands() if isinstance(c, Connect)]:
+        dials += 1
+        checks.on_failed(commands[0].id, now, errno.ECONNREFUSED)
+        now = max(now, checks.next_timer()) if technique is not Technique.RACE else now
+        checks.on_timer(now)
+        assert dials <= MOST_DIALS
+    # The dialler pauses, so the attempt's time ends first.
+    assert dials == MOST_DIALS if technique is Technique.RACE else 100 < dials < 600
