@@ -46,12 +46,12 @@ demo: $(DEMO_STAMP) ## sort a real text on this machine: no Docker, no AWS accou
 .PHONY: test
 test: $(STAMP) ## what must hold at every change, in minutes; as root with NATs in namespaces
 	@tests/prepare.sh
-	$(BIN)/python -m pytest -m 'not slow' tests/unit tests/loopback tests/nat
+	$(BIN)/python -m pytest -m 'not slow' tests/unit tests/loopback tests/nat tests/truth
 
 .PHONY: test-all
 test-all: $(STAMP) ## every test but those in containers, and what the code covers
 	@tests/prepare.sh
-	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat tests/attack
+	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat tests/truth tests/attack
 
 .PHONY: attack
 attack: $(STAMP) ## who may not get in, and what may not stay behind; as root (LEFTOVERS=N runs)
@@ -95,6 +95,11 @@ faults: $(STAMP) ## drawn ways to break a stream, and more than 4 GiB; as root a
 	@tests/prepare.sh
 	FAULTS=$(or $(FAULTS),1000) $(BIN)/python -m pytest tests/loopback/stream -q
 	FAULTS=$(or $(FAULTS),200) $(BIN)/python -m pytest tests/loopback/modes -q -k 'bytes_or'
+
+.PHONY: truth
+truth: $(STAMP) ## drawn ways to run, to break and to end a script; root (TRUTH=N TRUTH_SEED=S TRUTH_CASE=…)
+	@tests/prepare.sh
+	@$(BIN)/python -m tests.truth
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## every parser, with many drawn inputs (FUZZ=N examples each)
