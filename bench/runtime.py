@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from punchlib.runtime.layout import lay_out
@@ -62,7 +63,7 @@ def bench_start(rounds: int) -> dict[str, float]:
         "auto-split.sh": "runtime/auto-split.sh /dev/null /dev/null",
     }
     # sh replaces itself: one more exec for each, the yardstick included.
-    times = taking_turns({n: lambda c=c: sh(f"exec {c}") for n, c in commands.items()}, rounds)
+    times = taking_turns({n: partial(sh, f"exec {c}") for n, c in commands.items()}, rounds)
     unit = times.pop("U")
     print(f"\nstart (U = {unit * 1000:.1f} ms; target ≤4 U)")
     return {name: show(name, seconds / unit, "U") for name, seconds in times.items()}
@@ -89,7 +90,7 @@ def bench_throughput(size: int, rounds: int) -> dict[str, float]:
         "dgsh-tee": f"{drain} cat text > in & runtime/dgsh-tee -i in -o out -b 5M; wait",
         "dgsh-tee -I": f"{drain} cat text > in & runtime/dgsh-tee -i in -o out -I -b 5M; wait",
     }
-    times = taking_turns({name: lambda c=c: sh(c) for name, c in ways.items()}, rounds)
+    times = taking_turns({name: partial(sh, c) for name, c in ways.items()}, rounds)
     cat = times.pop("cat")
     print(f"\nthroughput (cat = {size / MB / cat:.0f} MB/s = 1.0×; target ≥1.0×)")
     return {name: show(name, cat / seconds, "×") for name, seconds in times.items()}
@@ -140,7 +141,7 @@ def _bench_s3(aws: str, ministack: MiniStack, size: int, rounds: int) -> dict[st
         "s3-get": f"{python} aws/s3-get-object.py k got",
     }
     sh(ways["s3-put"])
-    times = taking_turns({name: lambda c=c: sh(c) for name, c in ways.items()}, rounds)
+    times = taking_turns({name: partial(sh, c) for name, c in ways.items()}, rounds)
     sh("cmp object got")
     print(f"\ns3, {size // MB} MB (aws s3 cp = 1.0×; target ≥0.9×, memory ≤128 MB)")
     figures = {}

@@ -53,8 +53,8 @@ class Forwarder:
                     selector.register(caller, selectors.EVENT_READ, (server, False))
                     selector.register(server, selectors.EVENT_READ, (caller, True))
                     continue
+                assert isinstance(key.fileobj, socket.socket)
                 sock = key.fileobj
-                assert isinstance(sock, socket.socket)
                 other, answer = key.data
                 with contextlib.suppress(OSError):
                     data = sock.recv(65536)
@@ -107,7 +107,7 @@ def first_byte(pashlib: Path, env: dict[str, str], n: int) -> float:
     os.close(fd)
     for process in (receiver, sender, feeder):
         if process.wait(30):
-            raise SystemExit(f"{process.args} failed")
+            raise SystemExit(f"{process.args!r} failed")
     return taken
 
 

@@ -7,6 +7,11 @@ Importing this package must stay free: `r_split` and its siblings start in a few
 and go through here. Anything heavier than a string is resolved on first use.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Without `typing`: its import costs more than all of this.
+    from punchlib.api import connect, connect_blocking
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "connect", "connect_blocking"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
@@ -268,8 +268,8 @@ def batch(
     Only those that are asked for: the values that the chosen tests have for the parameter `name`.
     Each test then takes its own result, and its own exception.
     """
-    cases = [
-        item.callspec.params[name]
+    cases: list[K] = [
+        cast(K, item.callspec.params[name])
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.module is request.module

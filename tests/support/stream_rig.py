@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import uvloop
 
+from punchlib.config import Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError
@@ -71,7 +72,7 @@ def terms_pair(
             sending=sending,
             my_side=sides[mine],
             peer_side=sides[theirs],
-            security=security,
+            security=Security(security),
             job_key=job_key,
             my_identity=identity(mine) if encrypted else None,
             peer_cert=identity(theirs).cert_der if encrypted else b"",
@@ -132,12 +133,12 @@ class Listener:
                         asyncio.create_task(open_channel(sock, self._terms, timing=self._timing))
                     )
                     accepting = asyncio.ensure_future(loop.sock_accept(self._listener))
-                for task in [task for task in tasks if task.done()]:
-                    tasks.remove(task)
-                    if error := task.exception():
+                for ended in [task for task in tasks if task.done()]:
+                    tasks.remove(ended)
+                    if error := ended.exception():
                         self.refused.append(error)
                     else:
-                        return task.result()
+                        return ended.result()
         finally:
             for task in (accepting, *tasks):
                 task.cancel()

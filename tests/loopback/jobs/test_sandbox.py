@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ NOBODY = 65534
 
 
 @pytest.fixture(params=["ourselves", "nobody"])
-def user(request: pytest.FixtureRequest) -> Iterator[dict[str, int]]:
+def user(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """How to start a process as this user."""
     if request.param == "nobody" and os.getuid() != 0:
         pytest.skip("only root can become somebody else")
@@ -29,7 +30,7 @@ def user(request: pytest.FixtureRequest) -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture
-def folder(user: dict[str, int]) -> Iterator[Path]:
+def folder(user: dict[str, Any]) -> Iterator[Path]:
     """A folder of that user below /tmp, with a copy of the sandbox that it can read."""
     path = Path(tempfile.mkdtemp(prefix="sandbox-"))
     shutil.copy(sandbox.__file__, path / "sandbox.py")
@@ -52,7 +53,7 @@ def python() -> str:
 
 
 def run(
-    folder: Path, user: dict[str, int], script: str, *options: str
+    folder: Path, user: dict[str, Any], script: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
     command = [python(), "-I", "-S", str(folder / "sandbox.py"), *options, "--"]
     return subprocess.run(
@@ -66,7 +67,7 @@ def run(
     )
 
 
-def test_a_tmp_of_its_own(folder: Path, user: dict[str, int]) -> None:
+def test_a_tmp_of_its_own(folder: Path, user: dict[str, Any]) -> None:
     new = Path("/tmp", f"{folder.name}-new")
     done = run(
         *(folder, user, f"ls /tmp {folder}; cat {folder}/kept/file; echo new >{new}; id -u"),
@@ -78,7 +79,7 @@ def test_a_tmp_of_its_own(folder: Path, user: dict[str, int]) -> None:
     assert not new.exists()
 
 
-def test_pashlib_in_opt_and_what_was_there(folder: Path, user: dict[str, int]) -> None:
+def test_pashlib_in_opt_and_what_was_there(folder: Path, user: dict[str, Any]) -> None:
     before = sorted(p.name for p in Path("/opt").iterdir())
     done = run(folder, user, "/opt/pashlib; ls /opt", "--pashlib", str(folder / "pashlib"))
     assert done.stdout.splitlines()[0] == "our pashlib", done.stderr
@@ -87,7 +88,7 @@ def test_pashlib_in_opt_and_what_was_there(folder: Path, user: dict[str, int]) -
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("true", 0)])
-def test_its_exit_status(script: str, code: int, folder: Path, user: dict[str, int]) -> None:
+def test_its_exit_status(script: str, code: int, folder: Path, user: dict[str, Any]) -> None:
     assert run(folder, user, script).returncode == code
 
 
@@ -97,7 +98,7 @@ def test_a_command_that_is_not_there(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (127, "sandbox: no-such-command is not there\n")
 
 
-def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, int]) -> None:
+def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, Any]) -> None:
     (folder / "closed").mkdir(mode=0)
     (folder / "plain-file").write_text("echo")
     prefix = () if user else MODES_APPLY
@@ -118,7 +119,7 @@ def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, int]) ->
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[str, int]) -> None:
+def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[str, Any]) -> None:
     mark = f"PUNCH_TEST_MARK={folder.name}"
     script = "setsid sleep 600 & (trap '' HUP; sleep 600) & sleep 600"
     process = subprocess.Popen(
@@ -133,7 +134,7 @@ def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[st
     wait_until(lambda: not processes(mark), 3)
 
 
-def test_sigterm_is_heard_inside(folder: Path, user: dict[str, int]) -> None:
+def test_sigterm_is_heard_inside(folder: Path, user: dict[str, Any]) -> None:
     script = "trap 'echo heard; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen(
         [python(), "-I", "-S", str(folder / "sandbox.py"), "--", "bash", "-c", script],

@@ -152,7 +152,7 @@ def test_who_gives_up_tells_the_peer_that_it_has_met(world: World) -> None:
     """No direct route and no S3: one finds that out, and the other must not wait for it."""
 
     async def main() -> None:
-        nowhere = {"routes": ("s3",), "timeout": 60.0}
+        nowhere: dict[str, Any] = {"routes": (Route.S3,), "timeout": 60.0}
         a, b = world.connector(**nowhere), world.connector(**nowhere)
         started = time.monotonic()
         one = asyncio.ensure_future(a.establish(SEND))
@@ -358,7 +358,7 @@ def test_a_leftover_is_left_whatever_the_clock_says(world: World, wrong: float) 
         doomed.cancel()
         await asyncio.gather(doomed, return_exceptions=True)
         world.store.records[Slot("k", "1")] = left
-        nowhere = {"routes": (Route.HOST,), "timeout": 30.0}
+        nowhere: dict[str, Any] = {"routes": (Route.HOST,), "timeout": 30.0}
         sending = asyncio.ensure_future(world.connector(**nowhere).establish(SEND))
         await asyncio.sleep(1.0)
         assert not sending.done()
@@ -469,7 +469,11 @@ def test_strangers_do_not_disturb_the_wait(world: World, says: bytes) -> None:
 
 def test_without_stun_and_s3_there_is_no_route(world: World) -> None:
     async def main() -> None:
-        dead = {"stun_servers": (("127.0.0.1", 1),), "stun_timeout": 1.0, "on_lambda": True}
+        dead: dict[str, Any] = {
+            "stun_servers": (("127.0.0.1", 1),),
+            "stun_timeout": 1.0,
+            "on_lambda": True,
+        }
         a = world.connector(routes=("host", "punched"), **dead)
         b = world.connector(routes=("host", "punched"), **dead)
         results = await asyncio.gather(a.establish(SEND), b.establish(RECV), return_exceptions=True)

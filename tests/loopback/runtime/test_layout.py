@@ -36,7 +36,7 @@ def test_any_interpreter_path_works(tmp_path: Path, folder: str) -> None:
     python.symlink_to(sys.executable)
     layout.lay_out(tmp_path, str(python))
     layout.lay_out_bin(tmp_path / "bin", str(python))
-    for command in (["runtime/r_unwrap"], [tmp_path / "bin" / "python3.9", "-c", "pass"]):
+    for command in (["runtime/r_unwrap"], [f"{tmp_path}/bin/python3.9", "-c", "pass"]):
         done = subprocess.run(command, cwd=tmp_path, input=b"", capture_output=True, timeout=20)
         assert (done.returncode, done.stderr) == (0, b"")
     done = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from punchlib.config import Security
 from punchlib.core.handshake import GREETING_SIZE, Greeter, Identity, Terms
 from punchlib.core.timing import TIMING
 from punchlib.errors import PeerNotVerified, StreamBroken, WireMismatch
@@ -165,10 +166,10 @@ def test_two_ends_of_one_role_are_refused(security: str, sending: bool) -> None:
         assert isinstance(result, PeerNotVerified | StreamBroken), result
 
 
-@pytest.mark.parametrize("sender", SECURITIES)
-def test_nobody_can_be_talked_down(sender: str) -> None:
+@pytest.mark.parametrize("sender", Security)
+def test_nobody_can_be_talked_down(sender: Security) -> None:
     """One end wants more than the other: it is refused, whoever speaks first."""
-    receiver = "encrypted" if sender == "authenticated" else "authenticated"
+    (receiver,) = set(Security) - {sender}
     sending, receiving = terms_pair("encrypted")
     refused(
         dataclasses.replace(sending, security=sender),
@@ -365,9 +366,11 @@ def dated(years: tuple[int, int]) -> Identity:
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     key = load_pem_private_key(Identity.generate().key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "punch")])
     made = (
         x509.CertificateBuilder()

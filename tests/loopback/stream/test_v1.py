@@ -87,7 +87,7 @@ def test_both_of_us_as_old_peers(tmp_path: Path) -> None:
     rig = Rig(tmp_path, payload(1_000_000))
     here, there = tcp_pair()
 
-    async def work() -> list[Outcome]:
+    async def work() -> tuple[Outcome, Outcome]:
         return await asyncio.gather(sending(rig, here), receiving(rig, there))
 
     with rig.stages():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,7 +61,7 @@ def test_the_bytes_are_as_documented() -> None:
         ({"peer_side": "2c" * 8}, "to side 2c"),
     ],
 )
-def test_whoever_differs_is_refused_by_both(change: dict[str, str], says: str) -> None:
+def test_whoever_differs_is_refused_by_both(change: dict[str, Any], says: str) -> None:
     other = dataclasses.replace(SENDER, **change)
     with pytest.raises(PeerNotVerified, match=says):
         Greeter(RECEIVER).verify(Greeter(other).greeting())

@@ -71,6 +71,7 @@ def test_an_old_peer_reads_the_first_two_fields() -> None:
 def test_an_old_peers_record() -> None:
     text = '{"local_addr": "169.254.76.1:5000", "external_addr": "198.51.100.7:5000"}'
     record = records.parse(text)
+    assert isinstance(record, Record)
     assert record.is_v1
     assert record.external_addr == TransportAddress("198.51.100.7", 5000)
     assert record.is_fresh(9e9)
@@ -126,7 +127,9 @@ def test_unknown_fields_and_candidate_types_are_ignored() -> None:
 
 def test_an_unknown_security_is_taken_for_the_strongest() -> None:
     fields = json.loads(RECORD.to_json()) | {"security": "none"}
-    assert records.parse(json.dumps(fields)).security == "encrypted"
+    read = records.parse(json.dumps(fields))
+    assert isinstance(read, Record)
+    assert read.security == "encrypted"
 
 
 def test_freshness() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from punchlib.config import Route
 from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
 from punchlib.core.records import Filtering, Mapping, Nat, Record
 from punchlib.core.simultaneous_open import (
@@ -23,7 +24,7 @@ from punchlib.core.simultaneous_open import (
     plan_for_v1,
 )
 
-ROUTES = ("host", "punched", "s3")
+ROUTES = tuple(Route)
 
 
 def srflx(port: int, host: str = "198.51.100.7") -> Candidate:
@@ -224,9 +225,9 @@ def test_what_is_only_possible_gets_a_moment() -> None:
 def test_routes_restrict() -> None:
     host = Candidate(CandidateType.HOST, TransportAddress("10.0.0.1", 9))
     r = record(Nat(), 1, srflx(1), host)
-    assert make_plan(r, r, second=True, sending=True, routes=("host",)).pairs == ()
-    assert make_plan(r, r, second=True, sending=True, routes=("punched",)).hosts == ()
-    only_s3 = make_plan(r, r, second=True, sending=True, routes=("s3",))
+    assert make_plan(r, r, second=True, sending=True, routes=(Route.HOST,)).pairs == ()
+    assert make_plan(r, r, second=True, sending=True, routes=(Route.PUNCHED,)).hosts == ()
+    only_s3 = make_plan(r, r, second=True, sending=True, routes=(Route.S3,))
     assert only_s3.technique is Technique.NONE
 
 

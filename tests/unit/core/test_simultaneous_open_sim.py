@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from punchlib.config import Route
 from punchlib.core import records
 from punchlib.core.candidates import Candidate, CandidatePair, CandidateType, TransportAddress
 from punchlib.core.records import Nat as NatFacts
@@ -333,8 +334,7 @@ def test_host_candidates_are_likely_behind_one_nat_or_none() -> None:
         return Record(address, address, candidates=candidates, nat=facts)
 
     def likely(a: Record, b: Record) -> bool:
-        routes = ("host", "punched", "s3")
-        return make_plan(a, b, second=False, sending=True, routes=routes).hosts_likely
+        return make_plan(a, b, second=False, sending=True, routes=tuple(Route)).hosts_likely
 
     nat, same, other = (
         record("198.18.1.2", "independent"),
@@ -355,12 +355,12 @@ def test_an_end_with_nothing_to_dial_still_waits_to_be_dialled() -> None:
     )
     peer = Record(theirs.address, theirs.address, candidates=(theirs,))
 
-    def technique(a: Record, b: Record, *routes: str) -> Technique:
+    def technique(a: Record, b: Record, *routes: Route) -> Technique:
         return make_plan(a, b, second=False, sending=True, routes=routes).technique
 
-    assert technique(mine, peer, "host", "punched") is Technique.HOLD_AND_DIAL
-    assert technique(peer, mine, "host", "punched") is Technique.HOLD_AND_DIAL
-    assert technique(mine, peer, "punched", "s3") is Technique.NONE
+    assert technique(mine, peer, Route.HOST, Route.PUNCHED) is Technique.HOLD_AND_DIAL
+    assert technique(peer, mine, Route.HOST, Route.PUNCHED) is Technique.HOLD_AND_DIAL
+    assert technique(mine, peer, Route.PUNCHED, Route.S3) is Technique.NONE
 
 
 # Ports that cannot be predicted: what both ends plan from their records, and what comes of it.
@@ -418,7 +418,7 @@ def test_the_plan_of_both_ends_leads_to_the_route_that_is_possible(
                 records[1 - side],
                 second=side == second,
                 sending=side == 0,
-                routes=("host", "punched", "s3"),
+                routes=tuple(Route),
             )
             for side in (0, 1)
         ]
