@@ -9,13 +9,13 @@ retires its output; when none is left we end, and the writer gets SIGPIPE.
 
 from __future__ import annotations
 
-import _thread  # all of `threading` that is needed; that takes 2 ms to import
 import errno
 import os
 import select
 import sys
 
 from punchlib.errors import UsageError
+from punchlib.pump.fifo_open import Opening
 from punchlib.runtime.pipes import CHUNK, grow, is_pipe, require, splice_refused
 from punchlib.runtime.spool import Spool
 from punchlib.runtime.tool_edge import run
@@ -23,7 +23,6 @@ from punchlib.runtime.tool_edge import run
 _USAGE = "dgsh-tee -i IN -o OUT [-o OUT]… [-I] [-b SIZE] [-m SIZE] [-f] [-T DIR] [-M]"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULT_MEMORY = 32 << 20
-_OPEN = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
 #: What a busy reader may keep the writer waiting.
 _PATIENCE_MS = 10
 
@@ -108,14 +107,13 @@ class Output:
     Attributes:
         fd: the descriptor; None until a FIFO has its reader.
         done: bytes of the stream that it has taken.
-        error: why it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.fd: int | None = None
         self.done = 0
-        self.error: OSError | None = None
+        self._opening: Opening | None = None
         if not os.path.exists(path):  # noqa: PTH110
             if "fifo" in os.path.basename(path).lower():  # noqa: PTH119
                 require(path)  # raises: a regular file of that name would lose the data
@@ -127,26 +125,24 @@ class Output:
             if self._path == "/dev/stdout" and not is_pipe(1):
                 self.fd = os.dup(1)  # opened anew it would lose its place, and what is there
             else:
-                self.fd = os.open(self._path, _OPEN | os.O_NONBLOCK)
+                flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+                self.fd = os.open(self._path, flags)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             return False
         return True
 
-    def open_when_read(self, opened: int) -> None:
-        """Opens as soon as the FIFO has its reader, for a thread of its own.
+    def await_reader(self, opened: int) -> None:
+        """Begins to wait for the FIFO's reader; `opened`, an eventfd, says when to `take` it."""
+        self._opening = Opening(self._path, lambda: os.eventfd_write(opened, 1))
 
-        Args:
-            opened: the eventfd that says so.
-        """
-        try:
-            fd = os.open(self._path, _OPEN)
-            os.set_blocking(fd, False)
-            self.fd = fd
-        except OSError as error:
-            self.error = error
-        os.eventfd_write(opened, 1)
+    def take(self) -> bool:
+        """Takes the FIFO that has got its reader; returns False while it has none."""
+        assert self._opening is not None
+        if self._opening.done:
+            self.fd = self._opening.result()
+        return self.fd is not None
 
     def close(self) -> None:
         if self.fd is not None:
@@ -204,15 +200,12 @@ class Tee:
         if self._waiting:
             self._opened = os.eventfd(0, os.EFD_CLOEXEC)
         for output in self._waiting:
-            _thread.start_new_thread(output.open_when_read, (self._opened,))
+            output.await_reader(self._opened)
 
     def _take_opened(self) -> None:
         os.eventfd_read(self._opened)
-        for output in list(self._waiting):
-            if output.error is not None:
-                raise output.error
-            if output.fd is not None:
-                self._begin(output)
+        for output in [o for o in self._waiting if o.take()]:
+            self._begin(output)
 
     def _begin(self, output: Output) -> None:
         assert output.fd is not None
