@@ -6,7 +6,10 @@ What is slow to make is made once in the node engine, and every fork finds it he
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from punchlib.config import Config, Route, Security
@@ -15,8 +18,15 @@ from punchlib.core.handshake import Identity
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
 from punchlib.rendezvous import dynamodb
+from punchlib.rendezvous.machine_watcher import Announced, MachineWatcher, WatchService
 from punchlib.rendezvous.store import RendezvousStore, Slot
+from punchlib.rendezvous.watcher import Watcher, Watching
 
+#: Seconds for which the machine's watcher tries an unreachable store; then each asks by itself.
+WATCH_PATIENCE = 5.0
+
+#: Leads to the machine's watcher, in the forks of the node engine; None elsewhere.
+control: socket.socket | None = None
 _spare: Identity | None = None
 
 
@@ -42,14 +52,48 @@ def open_connector(
         else:
             identity = loop.create_future()
             identity.set_result(_spare)
+    watcher: Watching | None = None
     if store is None:
         store = dynamodb.DynamoDbStore(
             lambda: dynamodb_client(config), table=config.table, patience=config.timeout
         )
+        if control is not None:
+            watcher = MachineWatcher(Watcher(store), control, _way_to(config))
+            store = Announced(store, watcher)
     fallback = None
     if config.bucket and Route.S3 in config.routes:
         fallback = s3_route.S3Route(config, lambda: s3_client(config))
-    return Connector(config, store, identity=identity, fallback=fallback, report=report)
+    return Connector(
+        config, store, identity=identity, fallback=fallback, report=report, watcher=watcher
+    )
+
+
+def watch(control: socket.socket) -> None:
+    """Reads the rendezvous for the machine, until the last process that could ask has ended.
+
+    For a process of its own: the environment becomes that of whoever asked last.
+    """
+    import uvloop
+
+    async def run() -> None:
+        await WatchService(control, _watched_store).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def _way_to(config: Config) -> dict[str, Any]:
+    from punchlib.aws.clients import surroundings
+
+    return {"table": config.table, "region": config.region, **surroundings()}
+
+
+def _watched_store(way: dict[str, Any]) -> dynamodb.DynamoDbStore:
+    os.environ.clear()
+    os.environ.update(way["variables"])
+    config = replace(Config.from_env(), region=way["region"])
+    client = dynamodb_client(config)
+    return dynamodb.DynamoDbStore(lambda: client, table=way["table"], patience=WATCH_PATIENCE)
 
 
 def dynamodb_client(config: Config) -> Any:

@@ -7,6 +7,7 @@ connection. Here the region is what `Config` says, so that AWS_REGION counts; AW
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from typing import Any
@@ -65,17 +66,21 @@ def client(service: str, config: Config, **kw: Any) -> Any:
     """
     if not _keeping:
         return _make(service, config, kw)
-    purpose = (service, config.region, config.endpoint_url, repr(sorted(kw.items())), _sources())
+    around = json.dumps(surroundings(), sort_keys=True)
+    purpose = (service, config.region, config.endpoint_url, repr(sorted(kw.items())), around)
     if purpose not in _kept:
         _kept[purpose] = _make(service, config, kw)
     return _kept[purpose]
 
 
-def _sources() -> tuple[object, ...]:
+def surroundings() -> dict[str, Any]:
     """What a client takes from its surroundings: equal for two callers who may share one.
 
     Not every AWS_ variable: a Lambda worker has some of its own, which no client reads, and a
     client made anew costs a process more than all its other work.
+
+    Returns:
+        `variables`, by name, and `files`, a stamp of each, as plain data. It holds secrets.
     """
     variables = {
         name: value
@@ -86,16 +91,16 @@ def _sources() -> tuple[object, ...]:
         os.environ.get(name) or os.path.expanduser(default)  # noqa: PTH111 (a hot path)
         for name, default in _FILES.items()
     ]
-    return (frozenset(variables.items()), *map(_stamp, files))
+    return {"variables": variables, "files": list(map(_stamp, files))}
 
 
-def _stamp(path: str) -> tuple[int, ...]:
+def _stamp(path: str) -> list[int]:
     """Differs when a file was changed: static credentials are replaced there."""
     try:
         found = os.stat(path)  # noqa: PTH116
     except OSError:
-        return ()
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
+        return []
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
 
 
 def rehearse(client: Any, operation: str, **request: Any) -> None:

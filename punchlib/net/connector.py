@@ -13,7 +13,7 @@ from punchlib.net.connection import Connection, Fallback, Spec
 from punchlib.net.establishing import Establishing, Shared
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore
-from punchlib.rendezvous.watcher import Watcher
+from punchlib.rendezvous.watcher import Watcher, Watching
 
 
 class Connector:
@@ -26,6 +26,7 @@ class Connector:
         fallback: the S3 route; None where there is no bucket.
         report: is told what happens to each connection (`core/events.py`).
         wall: the time of day; no decision depends on it.
+        watcher: waits for peers' records; None for one that reads the store itself.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Connector:
         fallback: Fallback | None = None,
         report: Callable[[Event], None] = lambda event: None,
         wall: Callable[[], float] = time.time,
+        watcher: Watching | None = None,
     ) -> None:
-        watcher = Watcher(store)
+        watcher = watcher or Watcher(store)
         stun = StunClient(config.stun_servers, config.stun_timeout, config.public_ip)
         self._shared = Shared(config, store, identity, fallback, report, watcher, stun, wall)
 

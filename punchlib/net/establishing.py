@@ -25,7 +25,7 @@ from punchlib.net.gather import Ends, open_ports
 from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore, Slot
-from punchlib.rendezvous.watcher import FASTEST, Watcher
+from punchlib.rendezvous.watcher import FASTEST, Watching
 from punchlib.stopping import doing, stopped
 
 #: Seconds between looks at the peer's record while an attempt runs: it may have started anew.
@@ -43,7 +43,7 @@ class Shared:
     identity: asyncio.Future[Identity] | None
     fallback: Fallback | None
     report: Callable[[Event], None]
-    watcher: Watcher
+    watcher: Watching
     stun: StunClient
     wall: Callable[[], float] = time.time
 

@@ -5,6 +5,8 @@ becomes due again after a pause that grows with its age, from 20 ms at first to 
 minutes; whoever is due, or nearly so, is read in one batched call. Where a read takes long, be it
 the store's fault or that this machine is busy, the pauses grow with it: under load less is read.
 
+Over time no more than `RATE` reads a second are made, whoever waits for whatever.
+
 The interface is `changed(slot, seen, fastest=…)`: what one caller waits for, and the shortest pause
 that it has use for. Everything else is the watcher's own affair.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from punchlib.errors import RendezvousError
 from punchlib.rendezvous.store import RendezvousStore, Slot
@@ -29,6 +32,11 @@ LONG_SHARE = 0.01
 SLOWEST = 3.0
 #: The pause is at least so many times the time that the last read took.
 READ_SHARE = 2.0
+
+#: Reads a second in the long run, and how many may come at once before that.
+RATE, BURST = 10.0, 100.0
+#: Records that one read brings (DynamoDB's own limit).
+READ_SIZE = 100
 
 
 def pause_after(waited: float) -> float:
@@ -51,16 +59,54 @@ class _Waiter:
         return max(self.fastest, pause_after(now - self.started), loaded)
 
 
+class Pace:
+    """How many reads may be made (a token bucket, which several watchers may share)."""
+
+    def __init__(self, rate: float = RATE, burst: float = BURST) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = burst
+        self._at = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next read may be made."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        missing = 1.0 - self._left
+        # Less than a microsecond is a rounding error, and no clock may ever show it as past.
+        return missing / self._rate if missing > 1e-6 else 0.0
+
+    def take(self, reads: int) -> None:
+        """Notes that so many are being made."""
+        self._left -= reads
+
+
+class Watching(Protocol):
+    """What waits for records: `Watcher`, or `MachineWatcher` where there is an engine."""
+
+    @property
+    def last_error(self) -> RendezvousError | None: ...
+
+    async def changed(self, slot: Slot, seen: str | None, *, fastest: float = FASTEST) -> str: ...
+
+    async def close(self) -> None: ...
+
+
 class Watcher:
     """Waits for records to appear or to change.
+
+    Args:
+        store: where they are.
+        pace: shared by watchers that shall not read more than one of them may; None for its own.
 
     Attributes:
         last_error: the store's latest failure while somebody waited; None after a good read.
     """
 
-    def __init__(self, store: RendezvousStore) -> None:
+    def __init__(self, store: RendezvousStore, pace: Pace | None = None) -> None:
         self.last_error: RendezvousError | None = None
         self._store = store
+        self._pace = pace or Pace()
         self._waiters: set[_Waiter] = set()
         self._wake = asyncio.Event()
         self._read_took = 0.0
@@ -86,6 +132,13 @@ class Watcher:
         finally:
             self._waiters.discard(waiter)
 
+    def tell(self, slot: Slot, text: str) -> None:
+        """What stands at `slot` now, from who has just put it there: saves a read and its pause."""
+        for waiter in [w for w in self._waiters if w.slot == slot and w.seen != text]:
+            if not waiter.result.done():
+                waiter.result.set_result(text)
+            self._waiters.discard(waiter)
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -98,8 +151,8 @@ class Watcher:
             if not self._waiters:
                 self._wake.clear()
                 await self._wake.wait()
-            due = min(w.due for w in self._waiters)
-            pause = due - loop.time()
+            now = loop.time()
+            pause = max(min(w.due for w in self._waiters) - now, self._pace.wait(now))
             if pause > 0:
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
@@ -113,8 +166,10 @@ class Watcher:
         now = loop.time()
         batch = [w for w in self._waiters if w.due - now <= w.pause(now, self._read_took) / 2]
         found: dict[Slot, str] = {}
+        slots = {w.slot for w in batch}
+        self._pace.take(-(-len(slots) // READ_SIZE))
         try:
-            found = await self._store.read({w.slot for w in batch})
+            found = await self._store.read(slots)
             self.last_error = None
         except RendezvousError as exc:
             self.last_error = exc

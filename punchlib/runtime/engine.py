@@ -108,7 +108,38 @@ def _import_everything() -> Callable[[], None]:
     gc.collect()
     # What is shared with the children stays shared: the collector would touch every page.
     gc.freeze()
-    return wiring.renew
+
+    def renew() -> None:
+        wiring.renew()
+        if wiring.control is None or _hung_up(wiring.control):
+            wiring.control = _start_watcher(wiring.watch)
+
+    renew()
+    return renew
+
+
+def _start_watcher(watch: Callable[[socket.socket], None]) -> socket.socket:
+    """Forks the process that reads the rendezvous for all others; the way to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # Nothing of the engine may live on in it, above all not the socket that listens.
+            os.dup2(theirs.fileno(), 3)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            watch(socket.socket(fileno=3))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    theirs.close()
+    return ours
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
 
 
 def _child(connection: socket.socket) -> None:

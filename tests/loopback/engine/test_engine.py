@@ -18,6 +18,7 @@ from punchlib.runtime.layout import write_pashlib
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
 from tests.support.pashlib_rig import is_worker_of
+from tests.support.wakeups import wakeups
 
 PAYLOAD = os.urandom(3_000_000)
 
@@ -214,6 +215,69 @@ def test_the_console_script_is_served_too(pashlib: Path, served: dict[str, str])
     assert said.startswith(b"Get local_addr"), errors.decode()
     assert len(served_by) == 1
     assert process.returncode == 143, errors.decode()
+
+
+def tool_of(pashlib: Path) -> int:
+    """The engine's fork that serves the callers in this folder."""
+    (tool,) = (p for p in Path("/proc").iterdir() if is_worker_of(p, pashlib.parent))
+    return int(tool.name)
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def waiting(pashlib: Path, env: dict[str, str], argument: str) -> subprocess.Popen[bytes]:
+    """A tool that has registered and waits for its peer."""
+    process = start(pashlib, env, argument)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"Get local_addr")
+    time.sleep(1.0)
+    return process
+
+
+def test_waiting_for_a_peer_wakes_nobody_up(pashlib: Path, served: dict[str, str]) -> None:
+    """It used to read the rendezvous up to fifty times a second, and each process did."""
+    os.mkfifo(pashlib.parent / "f")
+    process = waiting(pashlib, served, "recv*w*1*0*f")
+    tool = tool_of(pashlib)
+    before = wakeups(tool), wakeups(process.pid)
+    time.sleep(3.0)
+    # The hold on the NAT's mapping is looked at now and then.
+    assert wakeups(tool) - before[0] <= 6
+    assert wakeups(process.pid) == before[1]
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+def test_who_waits_meets_though_the_machines_watcher_dies(
+    pashlib: Path, served: dict[str, str]
+) -> None:
+    for fifo in ("a", "b"):
+        os.mkfifo(pashlib.parent / fifo)
+    receiver = waiting(pashlib, served, "recv*d*1*0*b")
+    engine_pid = int(read(Path(f"/proc/{tool_of(pashlib)}/stat")).split()[3])
+    forks = read(Path(f"/proc/{engine_pid}/task/{engine_pid}/children")).split()
+    watcher = min(int(fork) for fork in forks)
+    os.kill(watcher, signal.SIGKILL)
+    for key, fifo in (("d", "b"), ("e", "c")):  # the one that waited, and two that come later
+        if key == "e":
+            os.mkfifo(pashlib.parent / "c")
+            receiver = start(pashlib, served, "recv*e*1*0*c")
+        sender = start(pashlib, served, f"send*{key}*0*1*a")
+        feeder = subprocess.Popen(["bash", "-c", "echo hello > a"], cwd=pashlib.parent)
+        got = subprocess.run(
+            ["cat", fifo], cwd=pashlib.parent, capture_output=True, timeout=30, check=True
+        ).stdout
+        assert got == b"hello\n"
+        for process in (sender, receiver, feeder):
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+    # The engine has started another one.
+    assert len(read(Path(f"/proc/{engine_pid}/task/{engine_pid}/children")).split()) == 1
 
 
 def test_a_failed_sibling_shows_in_the_exit_code_only(pashlib: Path, env: dict[str, str]) -> None:
