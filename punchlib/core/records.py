@@ -73,7 +73,8 @@ class Record:
         attempt: which attempt of its owner this is, from 1.
         tried: the side of the peer's record with which the owner's attempt before this failed.
         ts: when it was written, ms since the epoch, by its owner's clock.
-        expires: from when on it must not be dialled, s since the epoch; None for an old peer.
+        expires: from when on an older release does not dial it, s since the epoch, by its owner's
+            clock. We do not read it: clocks are wrong (core/agreement.py).
         security: the least that the owner accepts.
         cert: the owner's certificate, DER; empty when it has none.
         candidates: where it can be reached; the n-th srflx is its n-th punching port.
@@ -87,7 +88,7 @@ class Record:
     attempt: int = 1
     tried: str = ""
     ts: int = 0
-    expires: int | None = None
+    expires: int = 0
     security: Security = Security.ENCRYPTED
     cert: bytes = b""
     candidates: tuple[Candidate, ...] = field(default=())
@@ -99,13 +100,6 @@ class Record:
 
     def of_type(self, kind: CandidateType) -> tuple[Candidate, ...]:
         return tuple(c for c in self.candidates if c.type is kind)
-
-    def is_fresh(self, now: float) -> bool:
-        """Whether it may still be dialled at `now`, seconds since the epoch.
-
-        An old peer's record has no time in it: it counts as fresh, and is read again on failure.
-        """
-        return self.expires is None or now < self.expires
 
     def to_json(self, *, scope: str = "", job_key: bytes = b"") -> str:
         """The text to store; signed when there is a job key.
@@ -245,7 +239,7 @@ def _from_fields(
         attempt=_int(fields.get("attempt", 1)),
         tried=str(fields.get("tried", "")),
         ts=_int(fields.get("ts", 0)),
-        expires=_int(fields["expires"]),
+        expires=_int(fields.get("expires", 0)),
         # What we do not know is not weakened: the stronger one is asked for.
         security=_known(Security, fields.get("security"), Security.ENCRYPTED),
         cert=base64.b64decode(str(fields.get("cert", "")), validate=True),
