@@ -26,9 +26,7 @@ ELSEWHERE = {
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
     "core/events.py": "unit/core/test_agreement.py",
-    "core/progress.py": "unit/core/test_agreement.py",
     "core/timing.py": "loopback/stream/test_whole.py",
-    "core/transitions.py": "unit/core/test_agreement.py",
     "jobs/launch.py": "unit/node/test_protocol_fuzz.py",
     "jobs/runner.py": "loopback/jobs/test_failures.py",
     "jobs/storage.py": "loopback/jobs/test_failures.py",
