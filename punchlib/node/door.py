@@ -201,7 +201,10 @@ class _Lines:
             if left is not None and left <= 0:
                 raise TimeoutError(f"no whole request within {REQUEST_TIME:g} s")
             self._connection.settimeout(left)
-            chunk = self._connection.recv(65536)
+            try:
+                chunk = self._connection.recv(65536)
+            except TimeoutError:
+                continue
             self.ended = not chunk
             self._data += chunk
             if len(self._data) > self._limit:

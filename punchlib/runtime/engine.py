@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -31,6 +32,7 @@ from punchlib.runtime import catalogue, engine_client
 MAX_REQUEST = 8 << 20
 #: Seconds for a caller to hand over its request.
 REQUEST_TIME = 5.0
+_SET_PDEATHSIG = 1
 _INT = struct.Struct("=I")
 
 
@@ -66,8 +68,9 @@ def spawn(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """
     name = f"punch-{os.getpid()}-{os.urandom(6).hex()}"
     with _listen(name) as listener:
+        command = [sys.executable, "-P", "-m", "punchlib.runtime.engine"]
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "punchlib.runtime.engine", str(listener.fileno())],
+            [*command, str(listener.fileno()), str(os.getpid())],
             env=None if environment is None else dict(environment),
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
@@ -257,9 +260,18 @@ def _listen(name: str) -> socket.socket:
     return listener
 
 
+def _die_with_parent(parent: int) -> None:
+    """Who started us may be killed before it can end us."""
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
 def main() -> int:
-    """`python -m punchlib.runtime.engine NAME|FD`: serves until SIGTERM."""
+    """`python -m punchlib.runtime.engine NAME|FD [PARENT]`: serves until SIGTERM."""
     where = sys.argv[1]
+    if sys.argv[2:]:
+        _die_with_parent(int(sys.argv[2]))
     listener = socket.socket(fileno=int(where)) if where.isdigit() else _listen(where)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,0 +1,421 @@
+"""Who may call the EC2 handler: its own user, or who knows its token; what strangers can do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from punchlib.aws.clients import client
+from punchlib.config import Config
+from punchlib.jobs.launch import Ec2Launcher, NodeLost
+from punchlib.local.cloud import LocalCloud
+from punchlib.node import door
+from punchlib.node.protocol import Event, Task
+from tests.support.jobtools import processes, wait_until
+
+PUNCH = [sys.executable, "-m", "punchlib.cli.main"]
+NOBODY = 65534
+TOKEN = "t0ken-" + secrets.token_hex(16)
+
+
+class Handler:
+    """A handler of its own, and the file its log goes to."""
+
+    def __init__(self, folder: Path, *args: str, descriptors: int = 0, **env: str) -> None:
+        self.log = folder / "log"
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+
+        def limit() -> None:
+            if descriptors:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*PUNCH, "ec2-handler", "--port", str(self.port), *args],
+                stderr=file,
+                env={**os.environ, **env},
+                preexec_fn=limit,
+            )
+        wait_until(lambda: b"listening" in self.log.read_bytes())
+
+    @property
+    def where(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def send(self, data: bytes) -> dict[str, Any]:
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(data)
+            with connection.makefile("rb") as answer:
+                return dict(json.loads(answer.read()))
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(20) == 143
+        assert "Traceback" not in self.log.read_text()
+
+
+@pytest.fixture
+def handler(cloud: LocalCloud, tmp_path: Path) -> Iterator[Callable[..., Handler]]:
+    with contextlib.ExitStack() as running:
+
+        def start(*args: str, descriptors: int = 0, **env: str) -> Handler:
+            made = Handler(tmp_path, *args, descriptors=descriptors, **env)
+            running.callback(made.stop)
+            return made
+
+        yield start
+
+
+def upload(name: str, text: str) -> Event:
+    config = Config.from_env()
+    client("s3", config).put_object(
+        Bucket=config.bucket, Key=f"sls-scripts/f/{name}.sh", Body=text.encode()
+    )
+    return Event((Task(name, "f"),))
+
+
+def as_nobody(what: Callable[[], bytes]) -> bytes:
+    """What another user of this machine gets."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(write, what())
+        except OSError as error:
+            os.write(write, type(error).__name__.encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder that scripts see as we do: not below /tmp."""
+    folder = Path(tempfile.mkdtemp(prefix="punch-test-", dir="/var/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+EVENT = b'{"ids": ["attack"], "folder_ids": ["f"]}END'
+
+
+@root_only
+def test_another_user_does_not_get_in(handler: Callable[..., Handler], outside: Path) -> None:
+    """Over loopback, and over a Unix socket that it may even open."""
+    upload("attack", f"touch {outside}/attacked")
+    tcp = handler()
+
+    def call_and_leave() -> bytes:
+        """Its row in the kernel's table then says root."""
+        with socket.create_connection(("127.0.0.1", tcp.port)) as connection:
+            connection.sendall(EVENT)
+        time.sleep(0.5)
+        return b"left"
+
+    def call() -> bytes:
+        return json.dumps(tcp.send(EVENT)).encode()
+
+    answer = json.loads(as_nobody(call))
+    assert "may not call" in answer["error"]
+    assert as_nobody(call_and_leave) == b"left"
+    assert not (outside / "attacked").exists()
+    assert tcp.send(EVENT)["ok"] is True
+    assert (outside / "attacked").exists()
+
+
+@root_only
+def test_nor_over_a_unix_socket(handler: Callable[..., Handler], outside: Path) -> None:
+    path = Path("/tmp") / f"punch-test-{secrets.token_hex(4)}"
+    event = upload("attack", f"touch {outside}/attacked")
+    handler("--unix", str(path))
+    path.chmod(0o666)
+
+    def call() -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            return door.call(connection, event.to_json(), None)
+
+    assert b"another user of this machine may not call" in as_nobody(call)
+    assert not (outside / "attacked").exists()
+    assert Ec2Launcher(f"unix:{path}").run(event).ok
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
+def test_a_network_needs_a_token(host: str) -> None:
+    command = [*PUNCH, "ec2-handler", "--host", host, "--port", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"listening on {host} lets anybody in the network run scripts here" in done.stderr
+
+
+def test_a_short_token_is_none() -> None:
+    done = subprocess.run(
+        [*PUNCH, "ec2-handler"],
+        env={**os.environ, "PUNCH_HANDLER_TOKEN": "secret"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "fewer than 16 characters" in done.stderr
+    assert "secret" not in done.stderr
+
+
+class Wire:
+    """Between caller and handler; keeps all that passes."""
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = port
+        self.port = int(self._listener.getsockname()[1])
+        self.sent = b""
+        self.answered = b""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        caller, _ = self._listener.accept()
+        with caller, socket.create_connection(("127.0.0.1", self._port)) as handler:
+
+            def back() -> None:
+                while data := handler.recv(65536):
+                    self.answered += data
+                    caller.sendall(data)
+                caller.shutdown(socket.SHUT_WR)
+
+            thread = threading.Thread(target=back)
+            thread.start()
+            with contextlib.suppress(OSError):
+                while data := caller.recv(65536):
+                    self.sent += data
+                    handler.sendall(data)
+            handler.shutdown(socket.SHUT_WR)
+            thread.join(20)
+
+    def close(self) -> None:
+        self._thread.join(20)
+        self._listener.close()
+
+
+def test_with_a_token(handler: Callable[..., Handler], outside: Path) -> None:
+    """Who knows it gets in; nothing of the event can be read, and nothing can be used again."""
+    file = outside / "token"
+    file.write_text(TOKEN + "\n")
+    served = handler("--host", "0.0.0.0", PUNCH_HANDLER_TOKEN_FILE=str(file))
+    task = upload(
+        "look",
+        f"echo run >>{outside}/runs; echo my secret result >&2;"
+        ' test -z "$PUNCH_HANDLER_TOKEN$PUNCH_HANDLER_TOKEN_FILE"',
+    ).tasks
+    event = Event(task, "J", secrets.token_hex(32))
+    wire = Wire(served.port)
+
+    result = Ec2Launcher(f"127.0.0.1:{wire.port}", TOKEN.encode()).run(event)
+    wire.close()
+
+    assert result.ok, result
+    assert result.scripts[0].stderr_tail == "my secret result\n"
+    for secret in (TOKEN, event.job_key, "look", "folder_ids"):
+        assert secret.encode() not in wire.sent
+    assert b"secret result" not in wire.answered
+    assert TOKEN not in served.log.read_text()
+    # The same bytes again, as whoever recorded them would send them.
+    greeting, sealed = wire.sent.splitlines(keepends=True)
+    with socket.create_connection(("127.0.0.1", served.port)) as again:
+        again.sendall(greeting)
+        with again.makefile("rb") as lines:
+            assert b"nonce" in lines.readline()
+            again.sendall(sealed)
+            assert b"does not know this handler's token" in lines.readline()
+    assert (outside / "runs").read_text() == "run\n"
+
+
+def test_without_the_token(handler: Callable[..., Handler], outside: Path) -> None:
+    served = handler(PUNCH_HANDLER_TOKEN=TOKEN)
+    event = upload("attack", f"touch {outside}/attacked")
+    for token, why in (
+        (None, "wants a token"),
+        (b"another token, long enough", "does not know this handler's token"),
+        (TOKEN.lower().encode() + b"x", "does not know this handler's token"),
+    ):
+        with pytest.raises(NodeLost, match=why):
+            Ec2Launcher(served.where, token).run(event)
+    assert not (outside / "attacked").exists()
+    assert Ec2Launcher(served.where, TOKEN.encode()).run(event).ok
+
+
+def test_a_handler_without_a_token_says_so(handler: Callable[..., Handler]) -> None:
+    served = handler()
+    with pytest.raises(NodeLost, match="this handler has no token"):
+        Ec2Launcher(served.where, TOKEN.encode()).run(upload("a", "true"))
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"v": 1, "ok": true, "scripts": []}', b"sealed"])
+def test_a_false_handler_is_not_believed(answer: bytes) -> None:
+    """It plays the greeting and says that all went well."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def play() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                lines.readline()
+                connection.sendall(json.dumps({"v": 1, "nonce": "00" * 16}).encode() + b"\n")
+                sealed = lines.readline()
+                connection.sendall(sealed if answer == b"sealed" else answer + b"\n")
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        launcher = Ec2Launcher(f"127.0.0.1:{listener.getsockname()[1]}", TOKEN.encode())
+        with pytest.raises(NodeLost):
+            launcher.run(Event((Task("a", "f"),), "J", "ab" * 32))
+        thread.join()
+
+
+def test_idle_callers_do_not_end_it(handler: Callable[..., Handler]) -> None:
+    """1,200 of them at 1,024 descriptors, while a script runs; its result arrives."""
+    served = handler(descriptors=1024)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+    event = upload("runs", "sleep 3; echo done >&2")
+    results: list[Any] = []
+    runs = threading.Thread(target=lambda: results.append(Ec2Launcher(served.where).run(event)))
+    runs.start()
+    wait_until(lambda: "Executing script ID runs" in served.log.read_text())
+    with contextlib.ExitStack() as idle:
+        for _ in range(1200):
+            idle.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        assert Ec2Launcher(served.where).run(upload("next", "true")).ok, "others still get in"
+        runs.join(60)
+    assert results[0].ok
+    assert results[0].scripts[0].stderr_tail == "done\n"
+
+
+@pytest.mark.slow
+def test_a_slow_request_is_let_go(handler: Callable[..., Handler]) -> None:
+    """A byte now and then holds a thread for so long, and no longer."""
+    served = handler()
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", served.port)) as slow:
+        slow.settimeout(1.0)
+        answer = b""
+        while not answer:
+            assert time.monotonic() - began < 10 * door.REQUEST_TIME
+            slow.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = slow.recv(1000)
+    assert b"no whole request within 10 s" in answer
+
+
+def test_a_large_request_is_refused(handler: Callable[..., Handler]) -> None:
+    served = handler()
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                connection.sendall(b" " * 65536)
+        with contextlib.suppress(OSError):
+            assert b"more than 1048576 bytes" in connection.recv(1000)
+    assert served.send(EVENT)["v"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a/../../b", "../b", "/etc/x", "a\0", "a\nb", "\x1b[2J", "\ud800", ".b", "x" * 201]
+)
+def test_names_that_leave_their_folder(name: str, handler: Callable[..., Handler]) -> None:
+    """One answer, no path, nothing on the terminal of who reads the log, no descriptor lost."""
+    served = handler()
+    served.send(EVENT)
+    before = served.descriptors()
+    for ids, folders, args in (([name], ["f"], []), (["a"], [name], []), (["a"], ["f"], [[name]])):
+        if args and name.isprintable():
+            continue  # an argument may look like a path
+        request = {"ids": ids, "folder_ids": folders, **({"args": args} if args else {})}
+        answer = served.send(json.dumps(request).encode() + b"END")
+        assert answer["ok"] is False
+        assert "\x1b" not in json.dumps(answer)
+    assert served.descriptors() == before
+    assert all(c.isprintable() or c == "\n" for c in served.log.read_text())
+
+
+def test_a_runner_that_hangs_up(handler: Callable[..., Handler], outside: Path) -> None:
+    """Its script ends within seconds, and its upload is aborted."""
+    served = handler()
+    script = f"(sleep 2; sleep 600) | python3.9 aws/s3-put-object.py out-{outside.name} /dev/stdin"
+    task = upload("endless", f"{script} & touch {outside}/runs; wait").tasks
+    event = Event(task, f"J-{outside.name}", commit="runner")
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(json.dumps(event.to_json()).encode() + b"END")
+        wait_until((outside / "runs").exists)
+        assert processes(f"PASH_JOB_ID=J-{outside.name}")
+    wait_until(lambda: not processes(f"PASH_JOB_ID=J-{outside.name}"), 10)
+    wait_until(lambda: "its runner has hung up" in served.log.read_text())
+    config = Config.from_env()
+    uploads = client("s3", config).list_multipart_uploads(Bucket=config.bucket).get("Uploads", [])
+    assert not [u for u in uploads if u["Key"] == f"out-{outside.name}"]
+
+
+def test_an_event_that_limits_its_time(handler: Callable[..., Handler]) -> None:
+    served = handler()
+    event = Event(upload("endless", "sleep 600").tasks, timeout=1.0)
+    result = Ec2Launcher(served.where).run(event)
+    assert result.scripts[0].note == "the node is out of time; its script was stopped"
+
+
+def test_a_script_that_says_too_much(handler: Callable[..., Handler]) -> None:
+    """The log is bounded and says what it left out; the end is kept."""
+    served = handler()
+    event = upload(
+        "loud",
+        "yes 'a line of the log' | head -c 40000000 >&2; printf '\\nthe end\\n' >&2;"
+        " yes | head -c 9000000",
+    )
+    result = Ec2Launcher(served.where).run(event)
+    assert result.scripts[0].stderr_tail.endswith("\nthe end\n")
+    log = served.log.read_text()
+    assert len(log) < 4_000_000
+    assert log.count("bytes are not shown; these are the last:") == 2
+    assert "] the end\n" in log
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_its_engine_ends_with_it(signum: signal.Signals, tmp_path: Path) -> None:
+    """At whatever moment of its start."""
+    for number in range(8):
+        mark = f"{tmp_path.name}-{signum}-{number}"
+        process = subprocess.Popen(
+            [*PUNCH, "ec2-handler", "--unix", str(tmp_path / "s")],
+            env={k: v for k, v in os.environ.items() if k != "PUNCH_ENGINE"}
+            | {"AWS_BUCKET": "b", "MARK": mark},
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(0.15 + number * 0.1)
+        process.send_signal(signum)
+        process.wait(20)
+        wait_until(lambda m=mark: not processes(f"MARK={m}"), 10)  # type: ignore[misc]
