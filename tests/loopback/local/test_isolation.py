@@ -21,6 +21,8 @@ from tests.loopback.node.test_door import upload
 from tests.support.jobtools import lasting_job, processes, wait_until
 from tests.support.tiers import quick
 
+pytestmark = pytest.mark.attack
+
 PUNCH = [sys.executable, "-m", "punchlib.cli.main"]
 _SEED = 20261125
 

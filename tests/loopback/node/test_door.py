@@ -29,6 +29,8 @@ from punchlib.node import door
 from punchlib.node.protocol import Event, Task
 from tests.support.jobtools import processes, wait_until
 
+pytestmark = pytest.mark.attack
+
 PUNCH = [sys.executable, "-m", "punchlib.cli.main"]
 NOBODY = 65534
 TOKEN = "t0ken-" + secrets.token_hex(16)
