@@ -48,8 +48,8 @@ def command(pid: int) -> list[str]:
         return []
 
 
-def wait_until(what: Callable[[], _T], seconds: float = 30.0) -> _T:
-    """The first true value of `what`."""
+def wait_until(what: Callable[[], _T], seconds: float = 60.0) -> _T:
+    """The first true value of `what`, which a quiet machine has much sooner."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, "it did not happen"

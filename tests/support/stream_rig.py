@@ -31,7 +31,7 @@ from punchlib.pump.stream import Question, Stats, receive_stream, send_stream
 FACTOR = 0.08 * float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
 FAST = TIMING.scaled(FACTOR)
 #: Within which every stream must have ended, however it was broken.
-DEADLINE = 15 * FACTOR + 5
+DEADLINE = 15 * FACTOR + 25
 
 MIB = 1 << 20
 #: Payloads at the edges of greetings, pipes and frames.

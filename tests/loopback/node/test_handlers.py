@@ -159,8 +159,9 @@ def test_what_a_script_sees(place: Place, cloud: LocalCloud) -> None:
 @pytest.mark.parametrize("place", ["lambda", "ec2"])
 def test_nothing_of_a_script_outlives_it(place: Place, cloud: LocalCloud) -> None:
     upload("stray", "setsid sleep 7654 & sleep 7654 & exit 0")
-    assert cloud.launchers[place].run(Event((Task("stray", "f"),), "stray")).ok
-    wait_until(lambda: not processes("PASH_JOB_ID=stray"), 3)
+    job = f"stray-{uuid.uuid4().hex}"
+    assert cloud.launchers[place].run(Event((Task("stray", "f"),), job)).ok
+    wait_until(lambda: not processes(f"PASH_JOB_ID={job}"))
 
 
 @pytest.mark.parametrize("place", ["lambda", "ec2"])
@@ -171,7 +172,7 @@ def test_a_run_that_was_given_up(place: Place, cloud: LocalCloud) -> None:
     began = time.monotonic()
     result = cloud.launchers[place].run(Event((Task("endless", "f"),), "J", commit="runner"))
     assert result.scripts[0].cause == "the run was given up: its scripts are no longer in S3"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120  # and not 600
 
 
 def test_all_scripts_of_an_event_run(cloud: LocalCloud) -> None:

@@ -201,7 +201,7 @@ def test_what_does_not_pass_is_said_at_once(
         started = time.monotonic()
         with pytest.raises(RendezvousError, match=code) as caught:
             await register(store, ONE, V2)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 10.0  # not the store's patience
         assert step in caught.value.next_step
         assert caught.value.exit_code == 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -116,7 +117,8 @@ def test_invoke_lambda_sends_the_event(
 
 
 def test_invoke_ec2_sends_the_event(bash: Bash, tmp_path: Path) -> None:
-    host = "127.99.0.9"  # the port is fixed; the address is ours alone
+    # The port is fixed; the address is this process's alone.
+    host = f"127.99.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
     received: list[bytes] = []
     with socket.create_server((host, 9999)) as listener:
 
@@ -134,4 +136,4 @@ def test_invoke_ec2_sends_the_event(bash: Bash, tmp_path: Path) -> None:
     assert json.loads(b"".join(received)) == {"ids": ["7"], "folder_ids": ["folder"]}
     refused = bash(script, env={"PASH_EC2_HOST": host})
     assert refused.returncode == 1
-    assert b"no EC2 handler at 127.99.0.9:9999" in refused.stderr
+    assert f"no EC2 handler at {host}:9999".encode() in refused.stderr

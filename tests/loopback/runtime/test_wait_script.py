@@ -108,7 +108,7 @@ def test_neighbours_of_a_stage_that_never_opened_its_fifo(bash: Bash) -> None:
     result = bash(script("bash -c 'exit 9'", 'cat "$D/#fifo1"', 'sort < "$D/#fifo2"'))
     assert result.returncode == 9
     assert result.stderr.count(b"still there after the failure") >= 1
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 28  # and not the 30 s that others get
 
 
 def test_no_stage_at_all(bash: Bash) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -334,10 +335,9 @@ def test_encryption_costs_no_round_trip(tmp_path: Path, security: str) -> None:
     """With d of delay each way the first payload is in the FIFO 3 d after the dial, on both wires:
     greeting or ClientHello, the answer, the first frame."""
     delay = 0.15
-    rig = Rig(tmp_path, b"x")
     sending, receiving = terms_pair(security)
 
-    async def work() -> float:
+    async def work(rig: Rig) -> float:
         listener = Listener(receiving, timing=TIMING)
         loop = asyncio.get_running_loop()
         async with FaultProxy(listener.address, Fault(Kind.NONE), delay=delay).running() as proxy:
@@ -355,9 +355,16 @@ def test_encryption_costs_no_round_trip(tmp_path: Path, security: str) -> None:
             assert received.first_byte_at is not None
             return received.first_byte_at - started
 
-    with rig.stages():
-        taken = run(work)
-    assert 3 * delay <= taken < 4 * delay
+    taken = []
+    for number in range(5):  # a busy machine is late, but not every time
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rig = Rig(folder, b"x")
+        with rig.stages():
+            taken.append(run(partial(work, rig)))
+        if taken[-1] < 4 * delay:
+            break
+    assert 3 * delay <= min(taken) < 4 * delay
 
 
 def dated(years: tuple[int, int]) -> Identity:
