@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
 
 from punchlib import wiring
 from punchlib.config import Config
+from punchlib.core.events import Event
 from punchlib.errors import PunchError, StreamBroken, UsageError, WireMismatch
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.readiness import Readiness
@@ -165,6 +166,7 @@ async def connect(
     *,
     config: Config | None = None,
     store: RendezvousStore | None = None,
+    report: Callable[[Event], None] = lambda event: None,
 ) -> AsyncIterator[Stream]:
     """Connects to the other end; the stream is whole and acknowledged when the block ends.
 
@@ -173,6 +175,7 @@ async def connect(
         me, peer: the labels of this end and the other. The smaller one sends.
         config: by default what the environment says (`Config.from_env`).
         store: the rendezvous; DynamoDB by default.
+        report: is told what happens on the way (`punchlib.core.events`).
 
     Raises:
         PunchError: see `punchlib.errors`.
@@ -180,7 +183,7 @@ async def connect(
     spec = Spec(key, str(me), str(peer), sending=str(me) < str(peer))
     if spec.me == spec.peer:
         raise UsageError(f"both ends have the label {spec.me!r}", next_step="give them two labels")
-    connector = wiring.open_connector(config or Config.from_env(), store=store)
+    connector = wiring.open_connector(config or Config.from_env(), store=store, report=report)
     try:
         async with await connector.establish(spec) as connection:
             stream = Stream(connection, spec)

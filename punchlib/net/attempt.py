@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from punchlib.config import Route
-from punchlib.core.progress import STEP, Progress
+from punchlib.core.progress import Progress
 from punchlib.core.simultaneous_open import CheckList, Close, Connect, Plan
 from punchlib.errors import PeerNotVerified, PunchError
 from punchlib.net import sockets
@@ -121,7 +121,7 @@ class Attempt(Generic[T]):
         self._checks = CheckList(plan, self._loop.time())
         self._likely: set[asyncio.Task[None]] = set()
         self._hosts = {pair.remote.address.host for pair in (*plan.pairs, *plan.hosts)}
-        self.progress = Progress(self._loop.time())
+        self.progress = Progress(self._loop.time(), expected=plan.seconds)
 
     async def run(self) -> Winner[T] | None:
         """The nominated connection, or None when the attempt's time is up."""
@@ -152,7 +152,7 @@ class Attempt(Generic[T]):
         end = self.progress.lived + seconds
         while condition() and not self._winner.done() and self.progress.lived < end:
             changes: list[asyncio.Future[Any]] = [self._winner, *self._claims]
-            left = min(STEP, end - self.progress.lived)
+            left = min(self.progress.step, end - self.progress.lived)
             await asyncio.wait(changes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             self.progress.tick(self._loop.time())
 

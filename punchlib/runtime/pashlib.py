@@ -99,6 +99,9 @@ class Pashlib:
             self._fail(exc.exit_code, str(exc), exc)
         except OSError as exc:
             self._fail(1, f"{spec}: {exc}", exc)
+        except Exception as exc:
+            # Nobody expected it, but its siblings have no part in it.
+            self._fail(1, f"{spec}: {type(exc).__name__}: {exc}", exc)
 
     def _fail(self, code: int, text: str, exc: Exception) -> None:
         self.exit_code = self.exit_code or code

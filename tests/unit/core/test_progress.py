@@ -23,6 +23,15 @@ def test_who_stands_still_has_not_lived() -> None:
     assert progress.stood_still == 30.0 - MOST
 
 
+def test_what_may_take_long_is_looked_at_rarely() -> None:
+    assert Progress(0.0, expected=2.5).step == STEP
+    long = Progress(0.0, expected=300.0)
+    assert long.step == 1.0
+    for n in range(1, 11):
+        long.tick(n * 1.2)
+    assert abs(long.lived - 12.0) < 1e-6
+
+
 @given(st.lists(st.floats(-1, 1e6)))
 def test_no_time_is_lost_and_none_runs_backwards(times: list[float]) -> None:
     progress, last, lived = Progress(0.0), 0.0, 0.0
