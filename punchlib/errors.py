@@ -26,15 +26,21 @@ class PunchError(Exception):
         next_step: what the user can do about it; may be empty.
         exit_code: the process exit code that this error means.
         code: what the service that refused calls it ("NoSuchKey"); "" where none did.
+        reported_by_peer: True when it came from the other machine, which gave up first.
+        cause: the first cause alone, as it travels from machine to machine.
     """
 
     exit_code = 1
     code = ""
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
+    def __init__(
+        self, message: str, *, next_step: str = "", reported_by_peer: bool = False, cause: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+        self.reported_by_peer = reported_by_peer
+        self.cause = cause or message
 
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.next_step}" if self.next_step else self.message
@@ -64,7 +70,8 @@ class WireMismatch(PeerNotVerified):
     pass
 
 
-#: How a reason begins that came from the other end in an ERROR frame.
+#: How people are told of a reason that came from the other end. What a program must know stands
+#: in `reported_by_peer` and `cause`.
 REPORTED = "the peer reports: "
 
 
@@ -73,8 +80,6 @@ class StreamBroken(PunchError):
 
     Attributes:
         at_byte: offset of the payload at which it broke, in bytes, or None when unknown.
-        reported_by_peer: True when the reason came from the other end in an ERROR frame.
-        cause: the first cause alone, as it travels from machine to machine.
     """
 
     exit_code = 6
@@ -88,10 +93,10 @@ class StreamBroken(PunchError):
         reported_by_peer: bool = False,
         cause: str = "",
     ) -> None:
-        super().__init__(message, next_step=next_step)
-        self.cause = cause or message
+        super().__init__(
+            message, next_step=next_step, reported_by_peer=reported_by_peer, cause=cause
+        )
         self.at_byte = at_byte
-        self.reported_by_peer = reported_by_peer
 
 
 class PeerSilent(StreamBroken):

@@ -270,7 +270,8 @@ class Agreement:
         if said.met in self._sides:
             self._met = ""  # there is nobody left to tell
             kind = _ERRORS.get(said.exit_code, NoRoute)
-            self._fail(kind, f"{REPORTED}{escape(said.reason)}", "")
+            cause = escape(said.reason)
+            self._fail(kind, f"{REPORTED}{cause}", "", cause=cause)
         else:
             self.problem = "there is only what an earlier run left"
 
@@ -342,8 +343,13 @@ class Agreement:
         answered = self.peer is not None and self.peer.tried in self._sides
         return self.peer_text != self._at_first or answered
 
-    def _fail(self, kind: type[PunchError], message: str, step: str, *, word: str = "") -> None:
-        self._failure = Fail(kind(f"{self.spec}: {message}", next_step=step), word or message)
+    def _fail(
+        self, kind: type[PunchError], message: str, step: str, *, word: str = "", cause: str = ""
+    ) -> None:
+        error = kind(
+            f"{self.spec}: {message}", next_step=step, reported_by_peer=bool(cause), cause=cause
+        )
+        self._failure = Fail(error, word or message)
 
     # What to do
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchlib.errors import REPORTED, JobFailed, PunchError, escape
+from punchlib.errors import JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
-from punchlib.node.protocol import ScriptResult
-from punchlib.node.script_runner import CANCELLED
+from punchlib.node.protocol import Ended, ScriptResult
+from punchlib.runtime import state
 
 VERSION = 1
 #: Lines in an error that tells of many nodes.
@@ -43,6 +43,13 @@ class Outcome:
         return self.script is not None and self.script.ok
 
     @property
+    def how(self) -> Ended:
+        """How the node ended; without a result it is lost, unless we stopped it."""
+        if self.stopped:
+            return Ended.CANCELLED
+        return self.script.ended if self.script else Ended.LOST
+
+    @property
     def cause(self) -> str:
         return self.script.cause if self.script else self.error
 
@@ -57,13 +64,14 @@ class Outcome:
             "place": self.place,
             "ok": self.ok,
             "stopped": self.stopped,
+            "how": self.how.value,
             "cold": self.cold,
             "started_s": round(self.started, 3),
             "ended_s": round(self.ended, 3),
             "returncode": script.returncode if script else None,
             "duration_ms": script.duration_ms if script else None,
             "cause": self.cause,
-            "failures": list(script.failures) if script else [],
+            "failures": [f.to_json() for f in script.failures] if script else [],
             "stderr_tail": "" if self.ok else self.stderr_tail,
         }
 
@@ -117,13 +125,13 @@ def first_cause(outcomes: list[Outcome]) -> Outcome | None:
 
 def _rank(outcome: Outcome) -> tuple[int, int]:
     script = outcome.script
-    if outcome.stopped or (script and script.note == CANCELLED):
+    if outcome.how is Ended.CANCELLED:
         return 3, 0
-    if script is None:
+    if outcome.how is Ended.LOST or script is None:
         return 0, 0
     first = script.first_failure
-    if first and first["component"].startswith("pashlib"):
-        return 2, int(REPORTED in first["reason"])
+    if first and first.is_stream:
+        return 2, int(first.kind == state.REPORTED)
     return 1, 0
 
 
@@ -148,7 +156,7 @@ def too_late(report: Report, missing: list[str], timeout: float) -> JobFailed:
         missing
     )
     scripts = [o.script for o in report.outcomes if o.id in missing and o.script]
-    lines = [f"{s.id}: {f['component']}: {f['reason']}" for s in scripts for f in s.failures]
+    lines = [f"{s.id}: {f.component}: {f.told}" for s in scripts for f in s.failures]
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"… and {len(lines) - _MOST_LINES} more, in --json"]
     message += "".join(f"\n  | {escape(line, 400)}" for line in lines)

@@ -6,21 +6,22 @@ both ways use these types; text from the other side is checked here and nowhere 
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from punchlib.core.names import check_name, check_text, shown
 from punchlib.errors import JobFailed, UsageError
+from punchlib.runtime import state
+from punchlib.runtime.markers import Marker
 
 VERSION = 1
 #: What follows `FOLDER` in the bucket (docs/scripts.md).
 PREFIX = "sls-scripts"
-#: How components of ours say that somebody ended them.
-_STOPPED = re.compile(r"^(ended by SIG|stopped\b|interrupted)")
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
 _FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
 
@@ -130,6 +131,19 @@ def _timeout(data: Mapping[str, Any]) -> float:
     return float(timeout)
 
 
+class Ended(enum.StrEnum):
+    """How a script ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    #: The run was given up, or its handler was stopped.
+    CANCELLED = "cancelled"
+    #: The node had no more time.
+    TIMEOUT = "timeout"
+    #: It never ran: its text could not be had, or the machine refused.
+    LOST = "lost"
+
+
 @dataclass(frozen=True)
 class ScriptResult:
     """How one script ended.
@@ -140,7 +154,8 @@ class ScriptResult:
         stderr_tail: the last few KiB of what it wrote to stderr.
         failures: the markers that our components left, oldest first.
         pending: uploads that wait to be completed by the job runner.
-        note: what the handler itself has to say: cancelled, out of time, script not found.
+        note: what the handler itself has to say, for people.
+        ended: how; left out it is `ok` or `failed`, as the other facts say.
     """
 
     id: str
@@ -148,13 +163,19 @@ class ScriptResult:
     returncode: int
     duration_ms: int
     stderr_tail: str = ""
-    failures: tuple[dict[str, str], ...] = ()
+    failures: tuple[Marker, ...] = ()
     pending: tuple[dict[str, Any], ...] = ()
     note: str = ""
+    ended: Ended = None  # type: ignore[assignment]  # set right below
+
+    def __post_init__(self) -> None:
+        if self.ended is None:
+            bad = self.returncode or self.failures or self.note
+            object.__setattr__(self, "ended", Ended.FAILED if bad else Ended.OK)
 
     @property
     def ok(self) -> bool:
-        return self.returncode == 0 and not self.failures and not self.note
+        return self.ended is Ended.OK
 
     @property
     def cause(self) -> str:
@@ -162,8 +183,7 @@ class ScriptResult:
         if self.note:
             return self.note
         if first := self.first_failure:
-            reason = first["reason"].strip().splitlines() or ["no reason given"]
-            return f"{first['component']}: {reason[0]}"
+            return first.summary
         if self.returncode > 128:
             return f"its script ended with status {self.returncode} ({_signal(self.returncode)})"
         if self.returncode:
@@ -171,9 +191,41 @@ class ScriptResult:
         return "a component of it was stopped" if self.failures else ""
 
     @property
-    def first_failure(self) -> dict[str, str] | None:
-        """The oldest marker of a component that failed by itself and was not told to stop."""
-        return next((f for f in self.failures if not _STOPPED.search(f["reason"])), None)
+    def first_failure(self) -> Marker | None:
+        """The oldest marker of a component that failed and was not told to stop."""
+        return next((f for f in self.failures if f.kind != state.STOPPED), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "folder_id": self.folder_id,
+            "returncode": self.returncode,
+            "ended": self.ended.value,
+            "duration_ms": self.duration_ms,
+            "stderr_tail": self.stderr_tail,
+            "failures": [f.to_json() for f in self.failures],
+            "pending": list(self.pending),
+            "note": self.note,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ScriptResult:
+        """Reads one; a node of an older release says less (`kind`, `origin`, `ended`).
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        return cls(
+            id=str(data["id"]),
+            folder_id=str(data["folder_id"]),
+            returncode=int(data["returncode"]),
+            duration_ms=int(data["duration_ms"]),
+            stderr_tail=str(data.get("stderr_tail", "")),
+            failures=tuple(Marker.from_json(f) for f in data.get("failures", ())),
+            pending=tuple(dict(p) for p in data.get("pending", ())),
+            note=str(data.get("note", "")),
+            ended=Ended(data["ended"]) if "ended" in data else None,  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True)
@@ -188,7 +240,7 @@ class Result:
         return all(s.ok for s in self.scripts)
 
     def to_json(self) -> dict[str, Any]:
-        scripts = [asdict(s) for s in self.scripts]
+        scripts = [s.to_json() for s in self.scripts]
         return {"v": VERSION, "ok": self.ok, "cold": self.cold, "scripts": scripts}
 
     @classmethod
@@ -205,22 +257,7 @@ class Result:
                     f"the node speaks version {data['v']!r} of the result, we speak {VERSION}",
                     next_step="deploy the same punchlib on every node",
                 )
-            scripts = tuple(
-                ScriptResult(
-                    id=str(s["id"]),
-                    folder_id=str(s["folder_id"]),
-                    returncode=int(s["returncode"]),
-                    duration_ms=int(s["duration_ms"]),
-                    stderr_tail=str(s.get("stderr_tail", "")),
-                    failures=tuple(
-                        {"component": str(f["component"]), "reason": str(f["reason"])}
-                        for f in s.get("failures", ())
-                    ),
-                    pending=tuple(dict(p) for p in s.get("pending", ())),
-                    note=str(s.get("note", "")),
-                )
-                for s in data["scripts"]
-            )
+            scripts = tuple(ScriptResult.from_json(s) for s in data["scripts"])
         except (AssertionError, KeyError, TypeError, ValueError, OverflowError) as exc:
             raise JobFailed("the node's answer is not a result that we know") from exc
         return cls(scripts, bool(data.get("cold")))

@@ -20,15 +20,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox
-from punchlib.node.protocol import Event, ScriptResult, Task, script_key
+from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.stderr_tail import StderrTail
-from punchlib.runtime import commit, state
+from punchlib.runtime import commit, markers, state
+from punchlib.runtime.markers import Marker
 
 #: Seconds between two looks whether the script must stop.
 WATCH = 0.5
@@ -40,8 +42,20 @@ FAILURE_GRACE = "3"
 TERM_GRACE = 2.0
 #: Generated scripts of one job, and re-runs, make the same folders.
 _FOLDERS = re.compile(rb"/tmp/pash_[^/\s\"']+/[0-9a-f]{8,}")
-RUNNER_LEFT = "the run was given up: its runner has hung up"
-CANCELLED = "the run was given up: its scripts are no longer in S3"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a script must end before it has ended by itself."""
+
+    ended: Ended
+    note: str
+
+
+STOPPED = Stop(Ended.CANCELLED, "the handler was stopped")
+GIVEN_UP = Stop(Ended.CANCELLED, "the run was given up: its scripts are no longer in S3")
+OUT_OF_TIME = Stop(Ended.TIMEOUT, "the node is out of time; its script was stopped")
+RUNNER_LEFT = Stop(Ended.CANCELLED, "the run was given up: its runner has hung up")
 
 
 class ScriptRunner:
@@ -97,22 +111,23 @@ class ScriptRunner:
         try:
             text = self._fetch(task)
         except PunchError as error:
-            return ended(1, note=error.message)
+            return ended(1, note=error.message, ended=Ended.LOST)
         claimed = self._claim(text)
         if claimed is None:
-            return ended(1, note="a script that uses the same folder in /tmp is still running here")
+            note = "a script that uses the same folder in /tmp is still running here"
+            return ended(1, note=note, ended=Ended.LOST)
         # A sandboxed script's folder has one name outside and another one inside.
         name = f"punch-run-{secrets.token_hex(8)}"
         outside = Path(self._view.tmp) / name if self._view else Path("/tmp")
         run_dir = outside / name
         try:
-            for folder in (run_dir / "state", run_dir / "tmp"):
-                folder.mkdir(mode=0o700, parents=True)
+            (run_dir / "tmp").mkdir(mode=0o700, parents=True)
+            state.prepare_folder(str(run_dir / "state"))
             script = run_dir / "script.sh"
             script.write_bytes(text)
             inside = Path("/tmp") / name
             tail = StderrTail(task.id)
-            note, code = self._execute(
+            stop, code = self._execute(
                 ["bash", str(inside / script.name), task.folder_id, *task.args],
                 self._environment(event, inside),
                 outside,
@@ -120,9 +135,9 @@ class ScriptRunner:
                 self._watch(task, event, deadline),
                 caller,
             )
-            return self._settle(ended, run_dir / "state", event, code, tail.text(), note)
+            return self._settle(ended, run_dir / "state", event, code, tail.text(), stop)
         except OSError as error:
-            return ended(1, note=f"cannot run the script: {error}")
+            return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
             self._claimed -= claimed
             shutil.rmtree(outside if self._view else run_dir, ignore_errors=True)
@@ -178,9 +193,9 @@ class ScriptRunner:
         env: dict[str, str],
         outside: Path,
         tail: StderrTail,
-        watch: Callable[[], str],
+        watch: Callable[[], Stop | None],
         caller: int | None,
-    ) -> tuple[str, int]:
+    ) -> tuple[Stop | None, int]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(outside)))
         chatter = StderrTail(tail.name)
@@ -197,32 +212,32 @@ class ScriptRunner:
             )
             tail.start()
             chatter.start()
-            note = _wait(process.pid, watch, caller)
-            code = _terminate(process) if note else process.wait()
+            stop = _wait(process.pid, watch, caller)
+            code = _terminate(process) if stop else process.wait()
         finally:
             if process:
                 _kill_group(process.pid)
                 _kill_strays(env["PUNCH_STATE_DIR"])
             chatter.finish()
             tail.finish()
-        return note, code if code >= 0 else 128 - code
+        return stop, code if code >= 0 else 128 - code
 
-    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], str]:
-        """A function that says why the script must stop now; "" while it may go on."""
+    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
+        """A function that says why the script must stop now; None while it may go on."""
         next_look = time.monotonic() + CANCEL_POLL
 
-        def watch() -> str:
+        def watch() -> Stop | None:
             nonlocal next_look
             now = time.monotonic()
             if self._stopping.is_set():
-                return "the handler was stopped"
+                return STOPPED
             if deadline is not None and now >= deadline:
-                return "the node is out of time; its script was stopped"
+                return OUT_OF_TIME
             if event.commit == "runner" and now >= next_look:
                 next_look = now + CANCEL_POLL
                 if self._given_up(task):
-                    return CANCELLED
-            return ""
+                    return GIVEN_UP
+            return None
 
         return watch
 
@@ -245,36 +260,35 @@ class ScriptRunner:
         event: Event,
         code: int,
         stderr_tail: str,
-        note: str,
+        stop: Stop | None,
     ) -> ScriptResult:
         """Completes, aborts or hands on the uploads, as the script ended."""
-        result = ended(
-            code,
-            stderr_tail=stderr_tail,
-            failures=tuple(state.failures(str(folder))),
-            pending=tuple(state.pending(str(folder))),
-            note=note,
-        )
-        if result.ok and event.commit == "runner":
-            return result
-        uploads = list(result.pending)
+        failures = tuple(markers.failures([str(folder)]))
         try:
-            if result.ok:
+            uploads = state.pending(str(folder))
+        except (OSError, ValueError) as error:
+            uploads = []
+            failures += (Marker(markers.NOBODY, f"what waits to be completed is lost: {error}"),)
+
+        def result(**facts: Any) -> ScriptResult:
+            if stop:
+                facts |= {"note": stop.note, "ended": stop.ended}
+            return ended(code, stderr_tail=stderr_tail, **facts)
+
+        well = not (code or failures or stop)
+        if well and event.commit == "runner":
+            return result(pending=tuple(uploads))
+        try:
+            if well:
                 commit.complete(uploads, self._s3)
             else:
                 commit.abort(uploads, self._s3)
         except PunchError as error:
-            failed = {"component": "s3-put-object", "reason": error.message}
-            return ended(
-                code,
-                stderr_tail=stderr_tail,
-                failures=(*result.failures, failed),
-                note=note,
-            )
-        return ended(code, stderr_tail=stderr_tail, failures=result.failures, note=note)
+            failures += (Marker("s3-put-object", error.message),)
+        return result(failures=failures)
 
 
-def _wait(pid: int, watch: Callable[[], str], caller: int | None) -> str:
+def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Stop | None:
     """Until the process has ended, or must; then why.
 
     Popen.wait(timeout) would wake up twenty times a second.
@@ -287,11 +301,11 @@ def _wait(pid: int, watch: Callable[[], str], caller: int | None) -> str:
         while True:
             ready = dict(poll.poll(WATCH * 1000))
             if ended.fileno() in ready:
-                return ""
+                return None
             if ready:
                 return RUNNER_LEFT
-            if note := watch():
-                return note
+            if stop := watch():
+                return stop
 
 
 def _missing(error: Any) -> bool:

@@ -9,39 +9,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from punchlib.aws.errors import is_code, translate
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import script_shell, state, storage
-
-WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
+from punchlib.runtime import state, storage, verdicts
 
 
-def deferred() -> bool:
-    """Will somebody after us complete what we put?"""
-    return bool(os.environ.get("PUNCH_COMMIT")) or _wait_script_follows()
-
-
-def _wait_script_follows() -> bool:
-    """Does the wait script wait for us, or will it once our script gets there?
-
-    It announces itself in the state folder; but a small put may end before the script has
-    started its last stage, so the text of the script that started us counts as well.
-    """
-    if os.path.exists(f"{state.state_dir()}/waiting"):  # noqa: PTH110
-        return True
-    process = Path(f"/proc/{script_shell.script_id()}")
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")[1:]
-        scripts = [word for word in words if word and not word.startswith(b"-")]
-        if not scripts or process.name == str(os.getpid()):
-            return False
-        return WAIT_SCRIPT in (process / "cwd" / os.fsdecode(scripts[0])).read_bytes()
-    except OSError:
-        return False  # no script, or not ours to read: nobody follows that we know of
+def deferred() -> str:
+    """The state folder of whoever will complete what we put; "" where nobody comes after us."""
+    scope = state.scope()
+    if os.environ.get("PUNCH_COMMIT"):
+        return scope.folders[0]
+    # A small put may end before its script has started its last stage, and the wait script then.
+    shell = verdicts.judge(scope)
+    return scope.folder_of(shell) if shell else ""
 
 
 def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
@@ -96,7 +79,7 @@ def _translated(error: Exception, upload: Mapping[str, Any], what: str) -> Stora
 
 
 def main(argv: Sequence[str]) -> int:
-    """`punch-commit complete|abort STATE_DIR`."""
+    """`punch-commit complete|abort STATE_DIR`: for the wait script."""
 
     def body() -> int:
         from punchlib.aws.clients import client

@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from punchlib.runtime import catalogue, engine_client
+from punchlib.runtime import catalogue, engine_client, state
 
 #: A request is arguments and environment: the kernel's own limit for both is about 2 MiB.
 MAX_REQUEST = 8 << 20
@@ -48,7 +48,7 @@ class Request:
         tool: a name of `catalogue.TOOLS`.
         argv: its arguments; the paths among them name our descriptors (`catalogue.display_name`).
         environment: the caller's.
-        fds: 0, 1, 2, the folder, the state folder, the paths.
+        fds: 0, 1, 2, the folder, the state folder, /proc, the paths.
     """
 
     tool: str
@@ -179,7 +179,7 @@ def receive(connection: socket.socket) -> Request:
     """
     connection.settimeout(REQUEST_TIME)
     length, count = struct.unpack("=II", _exactly(connection, 8))
-    if length > MAX_REQUEST or not 5 <= count < 100_000:
+    if length > MAX_REQUEST or not 6 <= count < 100_000:
         raise ValueError(f"a request of {length} bytes with {count} descriptors")
     text = _exactly(connection, length)
     fds: list[int] = []
@@ -196,7 +196,7 @@ def receive(connection: socket.socket) -> Request:
     argv = [os.fsdecode(a) for a in rest[: int(argc)]]
     variables = (os.fsdecode(v).partition("=") for v in rest[int(argc) : -1])
     environment = {name: value for name, _, value in variables}
-    for index, fd in zip(filter(None, rest[-1].split(b",")), fds[5:], strict=True):
+    for index, fd in zip(filter(None, rest[-1].split(b",")), fds[6:], strict=True):
         i = int(index)
         argv[i] = _with_path(tool.decode(), argv[i], fd)
     return Request(tool.decode(), argv, environment, fds)
@@ -219,7 +219,8 @@ def enter(request: Request) -> None:
     os.fchdir(request.fds[3])
     os.environ.clear()
     os.environ.update(request.environment)
-    os.environ["PUNCH_STATE_DIR"] = f"/proc/self/fd/{request.fds[4]}"
+    place, proc = (f"/proc/self/fd/{fd}" for fd in request.fds[4:6])
+    state.adopt(state.Scope.decode(os.environ.pop(engine_client.SCOPE), place, proc))
 
 
 def _die_with(connection: socket.socket) -> None:

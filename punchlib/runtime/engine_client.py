@@ -13,7 +13,8 @@ Handed over is, on an abstract Unix stream socket:
     4 bytes  number of descriptors
     text     tool NUL argc NUL arguments… NUL names=values… joined by NUL
     1 byte for every batch of at most `BATCH` descriptors (SCM_RIGHTS), in this order:
-             0, 1, 2, the folder, the state folder, then one for each path in `paths`
+             0, 1, 2, the folder, the state folder (by hand the one that holds them all), /proc,
+             then one for each path in `paths`
     text ends with the argument indexes of those paths: "i,j,…"
 
 and one byte comes back: the exit code. When the client shuts its side down, or is gone, the tool
@@ -27,10 +28,12 @@ import _socket
 import posix
 import sys
 
-from punchlib.runtime import script_shell
+from punchlib.runtime import state
 
 #: The environment variable that names the engine's socket.
 ENGINE = "PUNCH_ENGINE"
+#: The variable that tells the engine whose stage its caller is (`state.Scope`).
+SCOPE = "PUNCH_SCOPE"
 #: Descriptors in one message; the kernel takes 253.
 BATCH = 200
 
@@ -38,6 +41,7 @@ BATCH = 200
 def run(tool: str) -> int:
     """Runs a tool by the engine, or here when there is none; the exit code."""
     argv = sys.argv[1:]
+    state.fill_descriptors()
     name = posix.environ.get(ENGINE.encode(), b"")
     if name:
         code = _by_engine(name, tool, argv)
@@ -64,11 +68,14 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     try:
         paths = [i for i, argument in enumerate(argv) if _path_of(tool, i, argument)]
         opened.append(posix.open(".", _O_PATH))
-        opened.append(posix.open(_state_dir(), _O_PATH))
+        state.prepare()
+        scope = state.scope()
+        opened.append(posix.open(scope.place, _O_PATH))
+        opened.append(posix.open(scope.proc, _O_PATH))
         for i in paths:
             opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
         sock.connect(b"\0" + name)
-        _hand_over(sock, tool, argv, paths, [0, 1, 2, *opened])
+        _hand_over(sock, tool, argv, scope, paths, [0, 1, 2, *opened])
         _pass_on_sigterm(sock, told)
         answer = sock.recv(1)
     except OSError:
@@ -120,25 +127,16 @@ def _path_of(tool: str, index: int, argument: str) -> str:
     return argument if index == 1 and tool != "invoke-lambda.py" else ""
 
 
-def _state_dir() -> str:
-    """As `punchlib.runtime.state.state_dir`, and made."""
-    given = posix.environ.get(b"PUNCH_STATE_DIR", b"").decode()
-    path = (
-        given or f"/tmp/.punch-{posix.getuid()}/{script_shell.state_name(script_shell.script_id())}"
-    )
-    for folder in (path.rpartition("/")[0], path):
-        try:
-            posix.mkdir(folder, 0o700)
-        except FileExistsError:
-            continue
-    return path
-
-
 def _hand_over(
-    sock: _socket.socket, tool: str, argv: list[str], paths: list[int], fds: list[int]
+    sock: _socket.socket,
+    tool: str,
+    argv: list[str],
+    scope: state.Scope,
+    paths: list[int],
+    fds: list[int],
 ) -> None:
     environment = [k + b"=" + v for k, v in posix.environ.items()]
-    environment.append(f"PUNCH_SHELL={script_shell.script_id()}".encode())
+    environment.append(f"{SCOPE}={scope.encode()}".encode())
     arguments = [a.encode("utf-8", "surrogateescape") for a in argv]
     indexes = ",".join(map(str, paths)).encode()
     text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment, indexes])

@@ -18,7 +18,7 @@ import uvloop
 from punchlib import wiring
 from punchlib.config import Config
 from punchlib.core.events import Event
-from punchlib.errors import REPORTED, PunchError, StreamBroken, UsageError
+from punchlib.errors import PunchError, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
 from punchlib.pump.fifo import FifoReader, FifoWriter
@@ -28,7 +28,7 @@ from punchlib.pump.stream import (
     send_stream,
     send_stream_v1,
 )
-from punchlib.runtime import state
+from punchlib.runtime import state, verdicts
 from punchlib.runtime.catalogue import display_name
 from punchlib.runtime.connection_lines import lines_of
 from punchlib.stopping import doing, stopped
@@ -119,7 +119,8 @@ class Pashlib:
                         await send_stream_v1(connection.raw, fifo)
                 else:
                     assert connection.channel is not None
-                    await send_stream(connection.channel, fifo, upstream_failure=upstream)
+                    ask = verdicts.upstream_failure
+                    await send_stream(connection.channel, fifo, upstream_failure=ask)
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
@@ -147,20 +148,28 @@ def marked(spec: Spec) -> Iterator[None]:
     except asyncio.CancelledError as stop:
         # What had failed before counts, though the signal came while the peer was being told.
         failed = stop.__context__
-        reason = reason_of(failed) if isinstance(failed, PunchError) else stopped(stop)
-        state.mark_failed(f"pashlib {spec}", reason)
+        if isinstance(failed, PunchError):
+            mark(spec, failed)
+            reason = failed.message
+        else:
+            reason = stopped(stop)
+            state.mark_failed(f"pashlib {spec}", reason, state.STOPPED)
         say(f"pashlib: {spec}: {reason}")
         raise
     except Exception as exc:
-        state.mark_failed(f"pashlib {spec}", reason_of(exc))
+        mark(spec, exc)
         raise
 
 
-def reason_of(exc: Exception) -> str:
-    """What a failure marker says of an exception."""
-    if isinstance(exc, StreamBroken) and exc.reported_by_peer:
-        return REPORTED + exc.cause
-    return exc.message if isinstance(exc, PunchError) else f"{type(exc).__name__}: {exc}"
+def mark(spec: Spec, exc: Exception) -> None:
+    """Leaves the marker of an exception; what another machine said stays as it was said."""
+    component = f"pashlib {spec}"
+    if not isinstance(exc, PunchError):
+        state.mark_failed(component, f"{type(exc).__name__}: {exc}")
+    elif exc.reported_by_peer:
+        state.mark_failed(component, exc.cause, state.REPORTED)
+    else:
+        state.mark_failed(component, exc.message)
 
 
 async def release_reader(fifo: FifoWriter) -> None:
@@ -170,28 +179,11 @@ async def release_reader(fifo: FifoWriter) -> None:
             await fifo.opened()
 
 
-def first_failure() -> str | None:
-    """What failed first on this node: it travels to the receiver instead of a clean END.
-
-    What came from another node goes on as it came: the first cause, however long the chain.
-    """
-    markers = state.failures()
-    if not markers:
-        return None
-    reason = markers[0]["reason"]
-    _, reported, cause = reason.partition(REPORTED)
-    return cause if reported else f"{markers[0]['component']}: {reason}"
-
-
-async def upstream() -> str | None:
-    """What the pump asks at its source's end."""
-    return first_failure()
-
-
 def say(line: str) -> None:
     """One line on stderr, whole even where several processes write to it."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    if sys.stderr:  # it may have been closed from the start
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def report(event: Event) -> None:
@@ -231,9 +223,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
+        state.prepare()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run(connections, config))
     except UsageError as exc:
+        state.mark_failed("pashlib", exc.message)
         say(str(exc))
         return exc.exit_code
 

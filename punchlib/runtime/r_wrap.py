@@ -262,7 +262,7 @@ def main() -> int:
         if not argv:
             raise UsageError("no command given", next_step=_USAGE)
         # Components of ours inside CMD belong to this node run, not to the shell in between.
-        os.environ["PUNCH_STATE_DIR"] = state.state_dir()
+        os.environ["PUNCH_STATE_DIR"] = state.scope().home
         grow(0, 4)
         grow(1, 4)
         wrap(argv, 0, 1)

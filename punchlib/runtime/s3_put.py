@@ -11,7 +11,7 @@ from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import catalogue, commit, state, storage
+from punchlib.runtime import catalogue, commit, markers, state, storage
 from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
@@ -121,16 +121,13 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     try:
         pending = upload.send(fd)
         # A component that died looked like the end of our input.
-        failed = state.failures()
-        if failed:
-            first = failed[0]
+        if failed := markers.of_our_script():
             raise StorageError(
-                f"{upload.name} is left as it was, because {first['component']} failed: "
-                f"{first['reason'].splitlines()[0]}",
+                f"{upload.name} is left as it was, because of a failure: {failed[0].summary}",
                 next_step="mend that, then run again",
             )
-        if commit.deferred():
-            state.add_pending(pending)
+        if folder := commit.deferred():
+            state.add_pending(pending, folder)
         else:
             commit.complete([pending], s3)
     except BaseException:

@@ -1,43 +1,227 @@
-"""Which shell runs the script that we are a stage of. Built-in modules only: `thin` comes here."""
+"""Which shells run the script that we are a stage of. Built-in modules only, as in `state`.
+
+A script run by hand gives its stages nothing to know it by; what all of them have is their parents.
+So we walk up and take every shell that reads a script (`( … )`, `{ …; }`, functions, `bash -c` and
+`<( … )` are shells of their own below it), whatever stands in between (`timeout`, `nohup`, `env`).
+A shell at a terminal is none: what is typed there has nothing in common.
+"""
 
 from __future__ import annotations
 
 import posix
 
-_SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"zsh", b"busybox")
+WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
+_SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"mksh", b"zsh", b"busybox", b"rbash")
+#: Programs that run one command for somebody else. Any other that starts tools has scripts of its
+#: own, and what is above it is another script.
+_WRAPPERS = (
+    *(b"timeout", b"env", b"nice", b"nohup", b"setsid", b"stdbuf", b"xargs", b"time", b"flock"),
+    *(
+        b"strace",
+        b"ionice",
+        b"chrt",
+        b"taskset",
+        b"sudo",
+        b"su",
+        b"script",
+        b"parallel",
+        b"unshare",
+    ),
+)
+#: Descriptors by which shells keep the script that they read: bash, dash, or its standard input.
+_SCRIPT_FDS = (255, 10, 0)
+_EXITING = 4  # PF_EXITING: its files are closed before it is a zombie
+_REGULAR = 0o100000
 
 
-def script_id() -> int:
-    """The pid that all stages of our script have in common.
+class Process:
+    """What /proc says of one process (proc(5), `stat`).
 
-    That is the shell that started us. Without a script, that is from a terminal or from another
-    program, stages have nothing in common that would not also tie them to earlier calls: then it
-    is our own pid.
+    Attributes:
+        name: `PID-STARTTIME`, since pids come again.
+        dead: it is a zombie, or on its way to be one.
     """
-    given = posix.environ.get(b"PUNCH_SHELL")  # under the engine our client knows it
-    if given:
-        return int(given)
-    parent = posix.getppid()
+
+    def __init__(self, pid: int | str, proc: str = "/proc") -> None:
+        """Raises OSError when there is no such process."""
+        # The second field, a name in brackets, may hold anything.
+        head, _, rest = read(f"{proc}/{pid}/stat").rpartition(b")")
+        fields = rest.split()
+        number, _, self.comm = head.partition(b" (")
+        self.pid = int(number)
+        self.parent, self.group, self.session = int(fields[1]), int(fields[2]), int(fields[3])
+        self.dead = fields[0] in b"ZXx" or bool(int(fields[6]) & _EXITING)
+        self.name = f"{self.pid}-{fields[19].decode()}"
+        self._folder = f"{proc}/{self.pid}"
+        self._words: list[bytes] | None = None
+
+    @property
+    def program(self) -> bytes:
+        """The name of its program; of a script that was started directly, the shell's."""
+        if self.comm in _SHELLS:
+            return self.comm
+        try:
+            target = posix.readlink(f"{self._folder}/exe").encode("utf-8", "surrogateescape")
+            return target.rpartition(b"/")[2]
+        except OSError:
+            return self.comm
+
+    @property
+    def words(self) -> list[bytes]:
+        """Its command line."""
+        if self._words is None:
+            try:
+                self._words = read(f"{self._folder}/cmdline").rstrip(b"\0").split(b"\0")
+            except OSError:
+                self._words = []
+        return self._words
+
+    @property
+    def reads_file(self) -> bool:
+        """Is it a shell with a script in a file, and not one with `-c`?"""
+        return not any(w[:1] == b"-" and w[:2] != b"--" and b"c" in w for w in self._options())
+
+    def reads_script(self) -> bool:
+        """Is it a shell, and not one at a terminal?"""
+        if self.program not in _SHELLS or self._at_terminal(255):
+            return False
+        return not self._at_terminal(0) or len(self._options()) + 1 < len(self.words)
+
+    def mentions(self, text: bytes) -> bool:
+        """Does the script that it reads hold this text?"""
+        rest = self.words[len(self._options()) + 1 :]
+        if not self.reads_file:
+            return text in b"\0".join(rest[:1])
+        sources = [f"{self._folder}/fd/{fd}" for fd in _SCRIPT_FDS]
+        if rest:
+            sources.append(f"{self._folder}/cwd/{rest[0].decode('utf-8', 'surrogateescape')}")
+        return any(_holds(source, text) for source in sources)
+
+    def state_dir(self) -> str:
+        """The PUNCH_STATE_DIR with which it was started."""
+        try:
+            variables = read(f"{self._folder}/environ").split(b"\0")
+        except OSError:
+            return ""
+        mark = b"PUNCH_STATE_DIR="
+        found = next((v for v in variables if v.startswith(mark)), mark)
+        return found[len(mark) :].decode("utf-8", "surrogateescape")
+
+    def _options(self) -> list[bytes]:
+        """The words between its name and its first operand."""
+        words = self.words[1:]
+        end = next((i for i, w in enumerate(words) if w[:1] not in (b"-", b"+")), len(words))
+        # `-o NAME` takes a word more.
+        if 0 < end < len(words) and words[end - 1] in (b"-o", b"+o", b"-O", b"+O"):
+            end += 1
+        return words[:end]
+
+    def _at_terminal(self, fd: int) -> bool:
+        try:
+            return posix.readlink(f"{self._folder}/fd/{fd}").startswith(("/dev/pts/", "/dev/tty"))
+        except OSError:
+            return False
+
+
+class Lineage:
+    """The shells above a stage, nearest first, by name.
+
+    Attributes:
+        shells: those of its own script.
+        beyond: those above: they run other scripts, which started ours.
+        awaited: those of `shells` whose text says that they will source the wait script.
+        given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
+    """
+
+    def __init__(self, shells: list[Process], beyond: list[Process]) -> None:
+        top, self.awaited = _waiting(shells)
+        self.shells = [s.name for s in shells[:top]]
+        self.beyond = [s.name for s in [*shells[top:], *beyond]]
+        self.given = next(filter(None, (s.state_dir() for s in shells)), "")
+
+
+def lineage(proc: str = "/proc") -> Lineage:
+    """The shells above this process; itself where there are none.
+
+    Raises:
+        OSError: /proc says nothing about ourselves.
+    """
+    us = Process("self", proc)
+    shells: list[Process] = []
+    beyond: list[Process] = []
+    found, pid, whole = shells, us.parent, us.session == us.pid
+    while pid:
+        try:
+            process = Process(pid, proc)
+        except OSError:
+            break
+        whole = whole or us.session == pid
+        if process.reads_script():
+            found.append(process)
+        elif process.program not in _WRAPPERS:
+            found = beyond
+        pid = process.parent
+    if not whole:
+        # An orphan: its parents ended before it. Who belongs to its session may be its script.
+        known = [s.name for s in [*shells, *beyond]]
+        shells += [s for s in session_shells(us.session, proc) if s.name not in known]
+    return Lineage(shells or [us], beyond)
+
+
+def _waiting(shells: list[Process]) -> tuple[int, list[str]]:
+    """Which of these shells will source the wait script, and how many are of their script.
+
+    The nearest script's own text counts: subshells have it too, `bash -c` may have another.
+    """
+    for index, shell in enumerate(shells):
+        if shell.mentions(WAIT_SCRIPT):
+            top = index + 1
+            while top < len(shells) and shells[top].words == shell.words:
+                top += 1
+            return top, [s.name for s in shells[index:top]]
+        if shell.reads_file:
+            break
+    return len(shells), []
+
+
+def session_shells(session: int, proc: str = "/proc") -> list[Process]:
+    """The shells that read a script in one session."""
+    found = []
+    for entry in posix.listdir(proc):
+        if entry.isdigit():
+            try:
+                process = Process(entry, proc)
+            except OSError:
+                continue  # it ended meanwhile
+            if process.session == session and process.reads_script():
+                found.append(process)
+    return found
+
+
+def find(name: str, proc: str = "/proc") -> Process | None:
+    """The process of that name, if it still lives."""
     try:
-        if _read(f"/proc/{parent}/comm").strip() not in _SHELLS:
-            return posix.getpid()
-        words = _read(f"/proc/{parent}/cmdline").rstrip(b"\0").split(b"\0")
-        terminal = posix.readlink(f"/proc/{parent}/fd/0").startswith(("/dev/pts/", "/dev/tty"))
+        process = Process(name.partition("-")[0], proc)
     except OSError:
-        return posix.getpid()
-    return posix.getpid() if terminal and len(words) == 1 else parent
+        return None
+    return process if process.name == name and not process.dead else None
 
 
-def state_name(pid: int) -> str:
-    """`PID-STARTTIME`, since pids come again; the wait script makes the same name."""
-    # The second field, a name in brackets, may hold anything; the start time is the 22nd.
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return f"{pid}-{fields[19].decode()}"
-
-
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
+    """All of a file."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return posix.read(fd, 65536)
+        parts = []
+        while part := posix.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         posix.close(fd)
+
+
+def _holds(path: str, text: bytes) -> bool:
+    try:
+        # Never a FIFO: to open one may wait for ever, or take what is another's.
+        return posix.stat(path).st_mode & 0o170000 == _REGULAR and text in read(path)
+    except OSError:
+        return False

@@ -1,85 +1,268 @@
-"""The state folder of a node run: failure markers and pending puts (docs/architecture.md).
+"""The state folders of a script: failures, verdicts, and uploads that wait (docs/runtime.md).
 
 A dead stage looks like a clean end of file to everything downstream. So a component that fails
 leaves a marker here before it closes its FIFO, and whoever could commit a result looks here first.
+
+Whoever runs the script names its folder by PUNCH_STATE_DIR. A script run by hand has one for each
+shell above a stage (`script_shell`), `/tmp/.punch-UID/PID-STARTTIME`: whichever of them sources the
+wait script looks under its own name.
+
+Only built-in modules are imported here: every tool's start comes this way.
 """
 
 from __future__ import annotations
 
-import os
-import time
+import errno
+import posix
+import sys
 
 from punchlib.runtime import script_shell
 
 FAILURES = "failures"
 PENDING = "pending"
+VERDICTS = "verdicts"
+SPARE = "spare"
+#: Room that is kept for markers on a disk that has none left: files, and bytes in each.
+SPARES, SPARE_SIZE = 4, 4096
+#: Seconds after which the folder of a shell that has ended is nobody's.
+STALE = 3600
+
+#: What kind of failure a marker tells of: the component's own, it was told to stop, or its peer's.
+OWN, STOPPED, REPORTED = "own", "stopped", "reported"
 
 
-def state_dir() -> str:
-    """The state folder of this node run.
+class Scope:
+    """Where a stage leaves its failures, and reads those of its script.
 
-    Whoever runs the script sets PUNCH_STATE_DIR. A script run by hand has none: there the folder
-    is named after the shell that runs it.
+    Attributes:
+        place: the state folder; by hand the folder that holds one for each shell.
+        by_hand: nobody gave us a folder.
+        shells: the script's shells, nearest first (`script_shell.Process.name`).
+        awaited: those of them that will source the wait script.
+        beyond: by hand, the shells above: a failure is left with them too, and not read.
+        proc: the /proc in which they have these names.
     """
-    given = os.environ.get("PUNCH_STATE_DIR")
-    return given or f"/tmp/.punch-{os.getuid()}/{script_shell.state_name(script_shell.script_id())}"
+
+    def __init__(
+        self,
+        place: str,
+        by_hand: bool,
+        line: script_shell.Lineage,
+        proc: str = "/proc",
+    ) -> None:
+        self.place = place
+        self.by_hand = by_hand
+        self.shells = line.shells
+        self.awaited = line.awaited
+        self.beyond = line.beyond if by_hand else []
+        self.proc = proc
+
+    @property
+    def folders(self) -> list[str]:
+        """The state folders to read."""
+        return [f"{self.place}/{s}" for s in self.shells] if self.by_hand else [self.place]
+
+    @property
+    def folders_beyond(self) -> list[str]:
+        """The state folders that may be read by somebody else."""
+        return [f"{self.place}/{s}" for s in self.beyond]
+
+    def folder_of(self, shell: str) -> str:
+        """The folder in which this shell's wait script leaves its verdicts."""
+        return f"{self.place}/{shell}" if self.by_hand else self.place
+
+    @property
+    def home(self) -> str:
+        """The one folder to name to programs that we start ourselves."""
+        return self.folder_of((self.awaited or self.shells)[-1])
+
+    def encode(self) -> str:
+        """All but the paths, which another process may know under other names."""
+        names = (self.shells, self.awaited, self.beyond)
+        return "|".join(["hand" if self.by_hand else "given", *map(",".join, names)])
+
+    @classmethod
+    def decode(cls, text: str, place: str, proc: str) -> Scope:
+        """The scope of a process whose folder and /proc are these."""
+        kind, *lists = text.split("|")
+        out = cls.__new__(cls)
+        out.place, out.by_hand, out.proc = place, kind == "hand", proc
+        out.shells, out.awaited, out.beyond = ([n for n in x.split(",") if n] for x in lists)
+        return out
 
 
-def mark_failed(component: str, reason: str) -> None:
-    """Leaves a failure marker. Never raises: the failure that it reports matters more."""
-    try:
-        _write(FAILURES, {"component": component, "reason": reason})
-    except OSError:
+_kept: Scope | None = None
+
+
+def adopt(scope: Scope) -> None:
+    """Makes another process's scope ours: the engine works for its caller."""
+    global _kept
+    _kept = scope
+
+
+def scope() -> Scope:
+    """The scope of this process. By hand the first answer is kept, for parents may end.
+
+    Raises:
+        OSError: there is no /proc to find our script in.
+    """
+    global _kept
+    if _kept is not None:
+        return _kept
+    line = script_shell.lineage()
+    # `env -i` takes the variable from a stage; the shell that was started with it still has it.
+    if folder := given() or line.given:
+        return Scope(folder, False, line)
+    _kept = Scope(root(), True, line)
+    return _kept
+
+
+def given() -> str:
+    """What PUNCH_STATE_DIR says; "" when it says nothing."""
+    if "os" in sys.modules:
+        return str(sys.modules["os"].environ.get("PUNCH_STATE_DIR", ""))
+    return posix.environ.get(b"PUNCH_STATE_DIR", b"").decode("utf-8", "surrogateescape")
+
+
+def root() -> str:
+    """Where the folders of scripts run by hand are."""
+    return f"/tmp/.punch-{posix.getuid()}"
+
+
+def prepare() -> None:
+    """Makes the state folders, and keeps room for markers in them. Every tool begins with this.
+
+    Raises:
+        OSError: a folder cannot be made or is not ours alone; then nothing could be recorded.
+    """
+    if _kept is None and (folder := given()):
+        prepare_folder(folder)
         return
+    for folder in scope().folders:
+        prepare_folder(folder)
 
 
-def failures(folder: str | None = None) -> list[dict[str, str]]:
-    """The markers of this node run, oldest first: `component` and `reason` each."""
-    return [
-        {"component": str(m.get("component", "?")), "reason": str(m.get("reason", "?"))}
-        for m in _read(FAILURES, folder)
-    ]
-
-
-def add_pending(upload: dict[str, object]) -> None:
-    """Records a multipart upload whose parts are all there and which waits to be completed."""
-    _write(PENDING, upload)
-
-
-def pending(folder: str | None = None) -> list[dict[str, object]]:
-    """The uploads that wait to be completed: bucket, key, upload_id, parts."""
-    return _read(PENDING, folder)
-
-
-def drop_pending(folder: str | None = None) -> None:
-    """Forgets the uploads that wait: they were completed, or aborted."""
-    path = f"{folder or state_dir()}/{PENDING}"
-    for name in os.listdir(path):  # noqa: PTH208
-        os.unlink(f"{path}/{name}")  # noqa: PTH108
-
-
-def _write(kind: str, content: dict[str, object] | dict[str, str]) -> None:
-    import json
-
-    folder = os.path.join(state_dir(), kind)  # noqa: PTH118 (pathlib costs 5 ms at start-up)
-    os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
-    name = f"{folder}/{time.time_ns()}-{os.getpid()}"
-    # Written aside and renamed: a reader sees all of it or nothing.
-    with open(name + ".new", "w") as f:
-        json.dump(content, f)
-    os.rename(name + ".new", name + ".json")  # noqa: PTH104
-
-
-def _read(kind: str, folder: str | None) -> list[dict[str, object]]:
-    import json
-
-    path = f"{folder or state_dir()}/{kind}"
+def prepare_folder(folder: str) -> None:
+    """Makes one state folder, with all that a marker needs; what is there stays."""
     try:
-        names = sorted(n for n in os.listdir(path) if n.endswith(".json"))  # noqa: PTH208
+        posix.stat(f"{folder}/{FAILURES}")
+        return  # it is made last
     except FileNotFoundError:
-        return []
-    out = []
-    for name in names:
-        with open(f"{path}/{name}") as f:
-            out.append(json.load(f))
-    return out
+        pass
+    above = folder.rpartition("/")[0]
+    if above == root():
+        _mkdir(above)
+        _private(above)
+    elif above:
+        _mkdir(above)
+    if _mkdir(folder) and above == root():
+        _sweep(above, posix.stat(folder).st_mtime)
+    _mkdir(f"{folder}/{VERDICTS}")
+    _mkdir(f"{folder}/{PENDING}")
+    if _mkdir(f"{folder}/{SPARE}"):
+        for number in range(SPARES):
+            _write(f"{folder}/{SPARE}/{number}", b"\n" * SPARE_SIZE)
+    _mkdir(f"{folder}/{FAILURES}")
+
+
+def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") -> None:
+    """Leaves a failure marker in every state folder that could be our script's.
+
+    Never raises: the failure that it reports matters more. Never drops it either: where nothing
+    can be written a mode bit says so, and a folder that takes not even that counts as failed.
+    """
+    from punchlib.runtime import markers
+
+    markers.leave_everywhere(markers.Marker(component, reason, kind, origin))
+
+
+def add_pending(upload: dict[str, object], folder: str) -> None:
+    """Records a multipart upload whose parts are all there and which waits to be completed.
+
+    Raises:
+        OSError: it cannot be recorded, so nobody would complete it.
+    """
+    import json
+    import time
+
+    name = f"{time.time_ns()}-{posix.getpid()}"
+    # Written aside and renamed: a reader sees all of it or nothing.
+    _write(f"{folder}/{SPARE}/{name}", json.dumps(upload).encode())
+    posix.rename(f"{folder}/{SPARE}/{name}", f"{folder}/{PENDING}/{name}.json")
+
+
+def pending(folder: str) -> list[dict[str, object]]:
+    """The uploads that wait to be completed, oldest first: bucket, key, upload_id, parts."""
+    import json
+
+    path = f"{folder}/{PENDING}"
+    return [json.loads(script_shell.read(f"{path}/{name}")) for name in sorted(posix.listdir(path))]
+
+
+def drop_pending(folder: str) -> None:
+    """Forgets the uploads that wait: they were completed, or aborted."""
+    for name in posix.listdir(f"{folder}/{PENDING}"):
+        posix.unlink(f"{folder}/{PENDING}/{name}")
+
+
+def fill_descriptors() -> None:
+    """Opens 0, 1 and 2 where they are closed, so that no file of ours takes their place.
+
+    What a closed one refused it still refuses: an input that is not there is no empty input.
+    """
+    for fd, flags in ((0, posix.O_WRONLY), (1, posix.O_RDONLY), (2, posix.O_WRONLY)):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.open("/dev/null", flags)  # takes the lowest that is free
+
+
+def _mkdir(path: str) -> bool:
+    """Makes a folder of our own; False when it is there."""
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _private(path: str) -> None:
+    """Nobody else may have made it, or write into it."""
+    found = posix.lstat(path)
+    if found.st_mode & 0o170077 != 0o040000 or found.st_uid != posix.getuid():
+        raise OSError(
+            errno.EPERM,
+            "it holds what our scripts know of their failures, and it is not a folder that only"
+            " this user may write; remove it, or set PUNCH_STATE_DIR",
+            path,
+        )
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
+    try:
+        while content:
+            content = content[posix.write(fd, content) :]
+    finally:
+        posix.close(fd)
+
+
+def _sweep(path: str, now: float) -> None:
+    """Removes the folders of shells that have ended: nobody will ask for them."""
+    for name in posix.listdir(path):
+        folder = f"{path}/{name}"
+        try:
+            if posix.stat(folder).st_mtime < now - STALE and not script_shell.find(name):
+                _remove(folder)
+        except OSError:
+            continue  # somebody else was faster
+
+
+def _remove(folder: str) -> None:
+    for name in posix.listdir(folder):
+        path = f"{folder}/{name}"
+        try:
+            posix.unlink(path)
+        except IsADirectoryError:
+            _remove(path)
+    posix.rmdir(folder)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from punchlib.errors import PunchError
-from punchlib.runtime.state import mark_failed
+from punchlib.runtime import state
 
 READER_GONE = 128 + signal.SIGPIPE
 _NEXT = {
@@ -42,6 +42,8 @@ def run(component: str, body: Callable[[], int]) -> int:
     """
     before = {number: signal.signal(number, _terminate) for number in _ENDING}
     try:
+        state.fill_descriptors()
+        state.prepare()
         return body()
     except BrokenPipeError:
         return READER_GONE
@@ -52,11 +54,12 @@ def run(component: str, body: Callable[[], int]) -> int:
         advice = _NEXT.get(error.errno or 0, "look at the file or FIFO that this stage names")
         return fail(component, f"{where}{error.strerror or error}\n  next: {advice}", 1)
     except Terminated as stop:
-        return fail(component, f"ended by {signal.Signals(stop.signum).name}", 128 + stop.signum)
+        what = f"ended by {signal.Signals(stop.signum).name}"
+        return fail(component, what, 128 + stop.signum, state.STOPPED)
     except KeyboardInterrupt:
-        return fail(component, "interrupted", 130)
+        return fail(component, "interrupted", 130, state.STOPPED)
     except BaseException as bug:
-        mark_failed(component, repr(bug))
+        state.mark_failed(component, repr(bug))
         raise
     finally:
         # What comes now is too late for us: under the engine our caller's leaving is a SIGTERM.
@@ -64,10 +67,11 @@ def run(component: str, body: Callable[[], int]) -> int:
             signal.signal(number, handler)
 
 
-def fail(component: str, message: str, status: int) -> int:
+def fail(component: str, message: str, status: int, kind: str = state.OWN) -> int:
     """Leaves the marker, says it on stderr, and returns `status`."""
-    mark_failed(component, message)
-    print(f"{component}: {message}", file=sys.stderr, flush=True)
+    state.mark_failed(component, message, kind)
+    if sys.stderr:  # closed from the start; print() would take the output instead
+        print(f"{component}: {message}", file=sys.stderr, flush=True)
     return status
 
 

@@ -7,7 +7,11 @@
 # 1 from grep, comm, diff and cmp, which only says "nothing found" or "they differ". Anything else
 # is a failure that nobody downstream can see, since a dead stage looks like a clean end of file:
 # it is named on stderr and becomes the status. So do the failure markers that our own components
-# leave (docs/architecture.md). Uploads that wait for this script are then completed or aborted.
+# leave (docs/runtime.md). Uploads that wait for this script are then completed or aborted.
+#
+# Each stage is judged as it ends, and the verdict stands in the state folder at once: a sender
+# of this script waits for it before it says END (punchlib/runtime/verdicts.py). A verdict is an empty
+# file; what cannot even be named there is said by the folder's sticky bit.
 #
 # Which command a pid was is read from bash's own job table, which keeps ended jobs and their text
 # until somebody asks. Limit: a script that calls `jobs` or a bare `wait` itself loses that text;
@@ -16,194 +20,429 @@
 # Once a stage has failed the others get PUNCH_FAILURE_GRACE seconds (default 30) to end by
 # themselves; then they get SIGPIPE, and 5 s later SIGKILL: a stage that died before it opened its
 # FIFO would leave its neighbours waiting for ever. This needs bash 5.1; older ones only wait.
+#
+# It runs in a shell that is not ours. So nothing here depends on IFS (no `read`, no unquoted
+# expansion), no word can be an alias or a function (`builtin` in front of all), all names begin
+# with __punch, and options are put back at the end. The status is a failure until every stage has
+# been judged: whatever goes wrong on the way stays one.
 
-__punch_state() {
-    local stat
-    if [[ -n ${PUNCH_STATE_DIR:-} ]]; then
-        __punch_dir=$PUNCH_STATE_DIR
-        return
+internal_exec_status=1
+__punch_before=$-:$SHELLOPTS:$BASHOPTS:
+\builtin set +abefkuvxCEHT +o posix
+\builtin shopt -u expand_aliases failglob nullglob nocasematch nocaseglob extdebug
+
+# Sets __punch_id to `PID-STARTTIME` of a process (or `self`), since pids come again; to "" when it
+# is not there. /proc may be that of an outer namespace: there its pid is another one.
+__punch_identify() {
+    builtin local __punch_n
+    builtin local -a __punch_stat
+    __punch_stat=()
+    __punch_id=''
+    { builtin mapfile -t __punch_stat <"/proc/$1/stat"; } 2>/dev/null
+    if ((${#__punch_stat[@]})); then
+        __punch_id=${__punch_stat[0]%% *}
+        # The second field, a name in brackets, may hold anything; the start time is the 22nd.
+        builtin printf -v __punch_n '%s ' "${__punch_stat[@]}"
+        __punch_n=${__punch_n##*) }
+        for __punch_stat in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do
+            __punch_n=${__punch_n#* }
+        done
+        __punch_id+=-${__punch_n%% *}
     fi
-    # The same name as punchlib.runtime.state: our pid and start time, since pids come again.
-    read -r stat <"/proc/$$/stat"
-    stat=${stat##*) }
-    # shellcheck disable=SC2086  # split into fields on purpose
-    set -- $stat
-    __punch_dir=/tmp/.punch-$UID/$$-${20}
 }
 
-# Fills __punch_text[pid] with the command of each stage, and __punch_running[pid] where it runs.
+# Fills __punch_known[pid] with the names of our children where /proc calls them otherwise than we.
+__punch_translate() {
+    builtin local __punch_child __punch_line __punch_rest
+    builtin local -a __punch_lines
+    __punch_lines=()
+    { builtin mapfile -t __punch_lines <"/proc/self/task/${__punch_shell%-*}/children"; } 2>/dev/null
+    __punch_rest=${__punch_lines[0]:-}
+    while [[ -n $__punch_rest ]]; do
+        __punch_child=${__punch_rest%% *}
+        __punch_rest=${__punch_rest#"$__punch_child"}
+        __punch_rest=${__punch_rest# }
+        __punch_lines=()
+        { builtin mapfile -t __punch_lines <"/proc/$__punch_child/status"; } 2>/dev/null
+        for __punch_line in "${__punch_lines[@]}"; do
+            if [[ $__punch_line == NSpid:* ]]; then
+                __punch_identify "$__punch_child"
+                __punch_known[${__punch_line##*[!0123456789]}]=$__punch_id
+            fi
+        done
+    done
+}
+
+# Sets __punch_dirs: what PUNCH_STATE_DIR says, and the folder that tools without it find.
+__punch_folders() {
+    builtin local __punch_root="/tmp/.punch-$UID"
+    builtin local __punch_given="${PUNCH_STATE_DIR:-}" __punch_variable
+    builtin local -a __punch_environment
+    __punch_environment=()
+    __punch_own=$__punch_root/$__punch_shell
+    if [[ -z $__punch_given ]]; then
+        # A stage from which it was taken (`env -i`) finds what its shell was started with.
+        { builtin mapfile -d '' -t __punch_environment </proc/self/environ; } 2>/dev/null
+        for __punch_variable in "${__punch_environment[@]}"; do
+            if [[ $__punch_variable == PUNCH_STATE_DIR=* ]]; then
+                __punch_given=${__punch_variable#*=}
+            fi
+        done
+    fi
+    if [[ -n $__punch_given ]]; then __punch_dirs=("$__punch_given"); fi
+    if [[ -z $__punch_given || -d $__punch_own ]]; then __punch_dirs+=("$__punch_own"); fi
+    for __punch_dir in "${__punch_dirs[@]}"; do
+        if [[ ! -d $__punch_dir/failures ]]; then
+            if [[ $__punch_dir == "$__punch_own" ]]; then
+                builtin command -p mkdir -m 700 -p -- "$__punch_root"
+            fi
+            builtin command -p mkdir -m 700 -p -- "$__punch_dir" "$__punch_dir/spare" \
+                "$__punch_dir/verdicts" "$__punch_dir/pending" "$__punch_dir/failures"
+        fi
+        if [[ ! -O $__punch_dir || ! -w $__punch_dir/failures || -L $__punch_root ]] ||
+            [[ $__punch_dir == "$__punch_own" && ! -O $__punch_root ]]; then
+            __punch_fail "the state folder $__punch_dir cannot be used"
+        fi
+    done
+}
+
+# Makes an empty file in verdicts/ of every state folder: __punch_say NAME
+__punch_say() {
+    for __punch_dir in "${__punch_dirs[@]}"; do
+        if ! { >|"$__punch_dir/verdicts/$__punch_shell.$1"; } 2>/dev/null; then
+            __punch_unwritten=1
+            builtin command -p chmod 1700 "$__punch_dir"
+            __punch_fail "no verdict can be written in $__punch_dir"
+        fi
+    done
+}
+
+# A failure of the script as a whole: __punch_fail WHY
+__punch_fail() {
+    builtin printf 'wait: %s\n' "$1" >&2
+    if ((__punch_status == 0)); then __punch_status=1; fi
+}
+
+# Fills __punch_pids from the arguments, each of which may hold several: IFS may be anything.
+__punch_arguments() {
+    builtin local __punch_arg __punch_word
+    for __punch_arg; do
+        while [[ $__punch_arg == *[![:space:]]* ]]; do
+            __punch_arg=${__punch_arg#"${__punch_arg%%[![:space:]]*}"}
+            __punch_word=${__punch_arg%%[[:space:]]*}
+            __punch_arg=${__punch_arg#"$__punch_word"}
+            if [[ $__punch_word == *[!0123456789]* || ${#__punch_word} -gt 10 ]]; then
+                __punch_garbage=$__punch_word
+            else
+                __punch_word=${__punch_word#"${__punch_word%%[!0]*}"}
+                if [[ -z ${__punch_left[${__punch_word:-0}]:-} ]]; then
+                    __punch_pids+=("${__punch_word:-0}")
+                    __punch_left[${__punch_word:-0}]=1
+                fi
+            fi
+        done
+    done
+}
+
+# Fills __punch_text[pid] with the command of each stage.
 # `jobs` must run in this very shell: a subshell's table has no ended jobs.
 __punch_commands() {
-    local line pid='' pattern='^(\[[0-9]+\][-+ ]| ) *([0-9]+) (.{24})(.*)$'
-    jobs -l >"$__punch_dir/jobs" 2>/dev/null || return 0
-    while IFS= read -r line; do
-        if [[ $line =~ $pattern ]]; then
-            pid=${BASH_REMATCH[2]}
-            __punch_text[pid]=${BASH_REMATCH[4]}
-            if [[ ${BASH_REMATCH[3]} == Running* ]]; then __punch_running[pid]=1; fi
-        elif [[ -n $pid ]]; then
-            __punch_text[pid]+=$'\n'$line
+    builtin local __punch_line __punch_rest __punch_pid=''
+    builtin local -a __punch_lines
+    __punch_lines=()
+    { LC_ALL=C builtin jobs -l >|"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
+    { builtin mapfile -t __punch_lines <"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
+    for __punch_line in "${__punch_lines[@]}"; do
+        __punch_rest=''
+        case $__punch_line in
+            \[[0123456789]*\][-+\ ]\ *) __punch_rest=${__punch_line#*\]?} ;;
+            \ *) __punch_rest=$__punch_line ;;
+        esac
+        __punch_rest=${__punch_rest#"${__punch_rest%%[! ]*}"}
+        if [[ $__punch_rest == [0123456789]*\ ?????????????????????????* ]] &&
+            [[ ${__punch_rest%% *} != *[!0123456789]* ]]; then
+            __punch_pid=${__punch_rest%% *}
+            __punch_rest=${__punch_rest#* }
+            __punch_text[__punch_pid]=${__punch_rest:24}
+        elif [[ -n $__punch_pid ]]; then
+            __punch_text[__punch_pid]+=$'\n'$__punch_line
         fi
-    done <"$__punch_dir/jobs"
+    done
 }
 
-# Does status 1 of this command only mean "nothing found" or "they differ"?
+# Sets __punch_harmless to 1 when status 1 of this command only means "nothing found" or "they
+# differ".
 __punch_one_is_harmless() {
-    local words word
-    read -r -a words <<<"${1#| }" || true
-    for word in "${words[@]}"; do
-        case ${word##*/} in
-            grep | egrep | fgrep | zgrep | comm | diff | cmp) return 0 ;;
-            command | exec | env | nice | *=*) ;;
-            *) return 1 ;;
+    builtin local __punch_word __punch_rest="${1#| } "
+    __punch_rest=${__punch_rest//[[:space:]]/ }
+    __punch_harmless=''
+    while [[ -n $__punch_rest ]]; do
+        __punch_word=${__punch_rest%% *}
+        __punch_rest=${__punch_rest#*" "}
+        case ${__punch_word##*/} in
+            grep | egrep | fgrep | zgrep | comm | diff | cmp) __punch_harmless=1 __punch_rest='' ;;
+            '' | command | exec | env | nice | *=*) ;;
+            *) __punch_rest='' ;;
         esac
     done
-    return 1
 }
 
 # Judges one stage that has ended: __punch_ended PID STATUS
 __punch_ended() {
-    local pid=$1 status=$2 text=${__punch_text[$1]:-} how
-    unset "__punch_left[$pid]"
-    case $status in
-        0 | 141) return ;;
-        1) if __punch_one_is_harmless "$text"; then return; fi ;;
+    builtin local __punch_good='' __punch_how __punch_signal='' __punch_kind=own
+    builtin unset "__punch_left[$1]"
+    __punch_judged=$((__punch_judged + 1))
+    case $2 in
+        0 | 141) __punch_good=1 ;;
+        1)
+            __punch_one_is_harmless "${__punch_text[$1]:-}"
+            __punch_good=$__punch_harmless
+            ;;
     esac
-    how="ended with status $status"
-    if ((status > 128)) && how=$(kill -l "$status" 2>/dev/null); then how="was killed by SIG$how"; fi
-    text=${text% &}
-    how="stage ${__punch_stage[$pid]} of $__punch_count (pid $pid) ${how:-ended with status $status}"
-    how+=": ${text:-its command is not known}"
-    printf 'wait: %s\n' "$how" >&2
-    if [[ -z $__punch_first ]]; then
-        __punch_first=$how
-        # Markers are read in the order of their names, which begin with nanoseconds.
-        __punch_first_at=${EPOCHREALTIME:-9}
-        __punch_first_at=${__punch_first_at/[.,]/}000
+    if [[ -n $__punch_good ]]; then
+        __punch_say "good.${__punch_name[$1]}"
+    else
+        __punch_how="ended with status $2"
+        if (($2 > 128)); then
+            __punch_signal=$(builtin kill -l "$2" 2>/dev/null)
+            if [[ -n $__punch_signal ]]; then __punch_how="was killed by SIG$__punch_signal"; fi
+        fi
+        # What we killed ourselves is a consequence.
+        if [[ -n ${__punch_killed[$1]:-} ]]; then __punch_kind=stopped; fi
+        __punch_good=${__punch_text[$1]:-its command is not known}
+        __punch_how="stage ${__punch_stage[$1]} of $__punch_count (pid $1) $__punch_how: ${__punch_good% &}"
+        builtin printf 'wait: %s\n' "$__punch_how" >&2
+        __punch_mark "$__punch_kind" "$__punch_how"
+        # The status of the first stage launched counts before any other.
+        if ((__punch_status == 0)) || [[ $1 == "$__punch_last" ]]; then __punch_status=$2; fi
     fi
-    # The status of the first stage launched counts before any other.
-    if ((internal_exec_status == 0 || pid == __punch_last)); then internal_exec_status=$status; fi
+}
+
+# Leaves a failure marker: __punch_mark KIND REASON. That the file is there is the failure; its
+# lines say more where there is room.
+__punch_mark() {
+    builtin local __punch_now="${EPOCHREALTIME:-}"
+    # Markers are read in the order of their names, which begin with nanoseconds.
+    if [[ -n $__punch_now ]]; then
+        __punch_now=${__punch_now//[!0123456789]/}000
+    else
+        builtin printf -v __punch_now '%(%s)T000000000' -1
+    fi
+    for __punch_dir in "${__punch_dirs[@]}"; do
+        if ! { builtin printf 'component wait\nkind %s\norigin \nreason %s\n' "$1" \
+            "${2//[[:cntrl:]]/ }" >|"$__punch_dir/failures/$__punch_now-$__punch_judged-$$"; } \
+            2>/dev/null && [[ ! -e $__punch_dir/failures/$__punch_now-$__punch_judged-$$ ]]; then
+            builtin command -p chmod 1700 "$__punch_dir"
+        fi
+    done
 }
 
 # Sends a signal to every stage that is left.
 __punch_kill() {
-    local pid
-    for pid in "${!__punch_left[@]}"; do
-        printf 'wait: stage %s (pid %s) is still there after the failure; sending SIG%s: %s\n' \
-            "${__punch_stage[$pid]}" "$pid" "$1" "${__punch_text[$pid]:-its command is not known}" >&2
-        kill -s "$1" "$pid" 2>/dev/null || true
+    builtin local __punch_pid
+    for __punch_pid in "${!__punch_left[@]}"; do
+        builtin printf \
+            'wait: stage %s (pid %s) is still there after the failure; sending SIG%s: %s\n' \
+            "${__punch_stage[__punch_pid]}" "$__punch_pid" "$1" \
+            "${__punch_text[__punch_pid]:-its command is not known}" >&2
+        __punch_killed[__punch_pid]=1
+        builtin kill -s "$1" "$__punch_pid" 2>/dev/null
     done
 }
 
 # Judges every stage of which bash already knows that it has ended.
 __punch_sweep() {
-    local pid status
-    for pid in "${!__punch_left[@]}"; do
-        if [[ -n ${1:-} ]] || ! kill -0 "$pid" 2>/dev/null; then
-            status=0
-            wait "$pid" 2>/dev/null || status=$?
-            __punch_ended "$pid" "$status"
-        fi
+    builtin local __punch_pid __punch_code
+    for __punch_pid in "${!__punch_left[@]}"; do
+        __punch_there "$__punch_pid"
+        while [[ -z $__punch_there && -n ${__punch_left[__punch_pid]:-} ]]; do
+            __punch_code=0
+            builtin wait "$__punch_pid" 2>/dev/null || __punch_code=$?
+            # Above 128 it may be a signal of ours that ended the call.
+            if ((__punch_code > 128)); then __punch_there "$__punch_pid"; fi
+            if [[ -z $__punch_there ]]; then __punch_ended "$__punch_pid" "$__punch_code"; fi
+        done
     done
 }
 
-__punch_wait() {
-    local pid status timer='' failing='' signal=PIPE grace=${PUNCH_FAILURE_GRACE:-30}
-    if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
-        __punch_sweep all
-        return
+# Sets __punch_there to 1 while a process of ours has not been reaped.
+__punch_there() {
+    __punch_there=''
+    if [[ -n $__punch_outer ]]; then
+        if builtin kill -0 "$1" 2>/dev/null; then __punch_there=1; fi
+    elif [[ -e /proc/$1/stat ]]; then
+        __punch_there=1
     fi
-    for pid in "${!__punch_left[@]}"; do
-        if [[ -z ${__punch_running[$pid]:-} ]]; then
-            status=0
-            wait "$pid" 2>/dev/null || status=$?
-            __punch_ended "$pid" "$status"
-        fi
-    done
+}
+
+__punch_wait() {
+    builtin local __punch_pid __punch_code __punch_timer='' __punch_failing='' __punch_sig=PIPE
+    builtin local __punch_grace="${PUNCH_FAILURE_GRACE:-30}" __punch_time
+    if [[ $__punch_grace == *[!0123456789.]* ]]; then __punch_grace=30; fi
+    __punch_sweep
     while ((${#__punch_left[@]})); do
+        if [[ -z $__punch_failing ]] && ((__punch_status)); then
+            __punch_failing=1
+            __punch_stop_timer
+        fi
         # `wait -n` forgets a stage that is killed between two calls, so it never waits alone:
         # the timer ends it now and then, and the sweep finds what was forgotten.
-        if [[ -z $failing && $internal_exec_status != 0 ]]; then
-            failing=1
-            __punch_stop_timer
+        if [[ -z $__punch_timer ]]; then
+            __punch_time=5
+            if [[ -n $__punch_failing ]]; then __punch_time=$__punch_grace; fi
+            if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then __punch_time=0.2; fi
+            builtin command -p sleep "$__punch_time" </dev/null >/dev/null 2>&1 &
+            __punch_timer=$!
         fi
-        if [[ -z $timer ]]; then
-            sleep "$([[ -n $failing ]] && echo "$grace" || echo 5)" >/dev/null 2>&1 &
-            timer=$!
-        fi
-        pid='' status=0
-        wait -n -p pid "${!__punch_left[@]}" "$timer" 2>/dev/null || status=$?
-        if [[ -n $pid && $pid != "$timer" ]]; then __punch_ended "$pid" "$status"; fi
-        __punch_sweep
-        if [[ -z $pid || $pid == "$timer" ]]; then
-            __punch_stop_timer
-            if [[ -n $failing ]]; then
-                __punch_kill "$signal"
-                signal=KILL grace=5
+        __punch_pid='' __punch_code=0
+        if [[ $__punch_time == 0.2 ]]; then
+            builtin wait "$__punch_timer" 2>/dev/null
+            __punch_timer=''
+        else
+            builtin wait -n -p __punch_pid "${!__punch_left[@]}" "$__punch_timer" 2>/dev/null ||
+                __punch_code=$?
+            if [[ -n ${__punch_pid:-} && $__punch_pid != "$__punch_timer" ]]; then
+                __punch_ended "$__punch_pid" "$__punch_code"
+            fi
+            __punch_there "$__punch_timer"
+            if [[ -z $__punch_there ]]; then
+                __punch_stop_timer
+                if [[ -n $__punch_failing ]]; then
+                    __punch_sweep
+                    __punch_kill "$__punch_sig"
+                    __punch_sig=KILL __punch_grace=5
+                fi
             fi
         fi
+        __punch_sweep
     done
     __punch_stop_timer
 }
 
 # Ends the timer of __punch_wait.
 __punch_stop_timer() {
-    if [[ -n $timer ]]; then
-        kill "$timer" 2>/dev/null || true
-        wait "$timer" 2>/dev/null || true
-        timer=''
+    if [[ -n $__punch_timer ]]; then
+        builtin kill "$__punch_timer" 2>/dev/null
+        builtin wait "$__punch_timer" 2>/dev/null
+        __punch_timer=''
     fi
+}
+
+# Reads the markers of our components: __punch_markers FOLDER
+__punch_markers() {
+    builtin local __punch_marker __punch_line __punch_who __punch_why
+    builtin local -a __punch_lines
+    if [[ ! -d $1/failures || ! -r $1/failures || ! -x $1/failures || -k $1 ]]; then
+        __punch_fail "what failed could not be written down, or cannot be read, in $1"
+    fi
+    for __punch_marker in "$1"/failures/*; do
+        if [[ -e $__punch_marker ]]; then
+            __punch_who='a component' __punch_why='' __punch_lines=()
+            { builtin mapfile -t __punch_lines <"$__punch_marker"; } 2>/dev/null
+            for __punch_line in "${__punch_lines[@]}"; do
+                case $__punch_line in
+                    'component '*) __punch_who=${__punch_line#* } ;;
+                    # The first line: all of it stands above, in the component's own words.
+                    'reason '*) __punch_why=${__punch_why:-${__punch_line#* }} ;;
+                esac
+            done
+            if [[ $__punch_who != wait ]] || ((__punch_status == 0)); then
+                __punch_fail "a component failed: $__punch_who: $__punch_why"
+            fi
+        fi
+    done
 }
 
 # Ends what began in two steps: completes pending uploads, or aborts them.
 __punch_settle() {
-    local marker text verb=complete
-    local pattern='"component": "([^"]*)", "reason": "(([^"\\]|\\[^n])*)'
-    for marker in "$__punch_dir"/failures/*.json; do
-        [[ -e $marker ]] || continue
-        text=$(<"$marker")
-        # The first line of the reason: all of it stands above, in the component's own words.
-        if [[ $text =~ $pattern ]]; then text="${BASH_REMATCH[1]}: ${BASH_REMATCH[2]}"; fi
-        printf 'wait: a component failed: %s\n' "$text" >&2
-        if ((internal_exec_status == 0)); then internal_exec_status=1; fi
+    builtin local __punch_verb=complete __punch_upload __punch_tool=./punch-commit
+    if [[ ${BASH_SOURCE[0]} == */* ]]; then __punch_tool=${BASH_SOURCE[0]%/*}/punch-commit; fi
+    if [[ -d $__punch_own && ${__punch_dirs[0]} != "$__punch_own" && -z ${__punch_dirs[1]:-} ]]; then
+        __punch_dirs+=("$__punch_own")
+    fi
+    for __punch_dir in "${__punch_dirs[@]}"; do __punch_markers "$__punch_dir"; done
+    if ((__punch_status)); then __punch_verb=abort; fi
+    for __punch_dir in "${__punch_dirs[@]}"; do
+        for __punch_upload in "$__punch_dir"/pending/*.json; do
+            if [[ -z ${PUNCH_COMMIT:-} && -e $__punch_upload ]]; then
+                "$__punch_tool" "$__punch_verb" "$__punch_dir" </dev/null ||
+                    __punch_fail "the uploads were not settled"
+            fi
+        done
     done
-    # Whoever reads the markers learns of a stage that is no component of ours, such as sort.
-    if [[ -n $__punch_first && -n ${PUNCH_STATE_DIR:-} ]]; then
-        text=${__punch_first:0:300}
-        text=${text//\\/\\\\}
-        text=${text//\"/\\\"}
-        mkdir -p -- "$__punch_dir/failures"
-        printf '{"component": "wait", "reason": "%s"}\n' "${text//[[:cntrl:]]/ }" \
-            >"$__punch_dir/failures/$__punch_first_at-$$.json"
-    fi
-    if [[ -z ${PUNCH_COMMIT:-} ]] && compgen -G "$__punch_dir/pending/*.json" >/dev/null; then
-        if ((internal_exec_status)); then verb=abort; fi
-        "${BASH_SOURCE[0]%/*}/punch-commit" "$verb" "$__punch_dir" || internal_exec_status=1
-    fi
     # A folder that we named ourselves is ours to remove.
-    if [[ -z ${PUNCH_STATE_DIR:-} ]]; then rm -rf -- "$__punch_dir"; fi
+    if [[ -d $__punch_own ]]; then builtin command -p rm -rf -- "$__punch_own"; fi
 }
 
 __punch_main() {
-    local -a __punch_text=() __punch_running=() __punch_left=() __punch_stage=()
-    local __punch_first='' __punch_first_at=''
-    local __punch_dir __punch_count=$# __punch_last=${!#} pid
-    local n=$#
-    ((n)) || __punch_last=
-    __punch_state
-    # Whoever finishes an upload from here on leaves it to us.
-    (umask 077 && mkdir -p -- "$__punch_dir" && : >"$__punch_dir/waiting") || true
+    builtin local -a __punch_text __punch_left __punch_stage __punch_pids __punch_dirs
+    __punch_text=() __punch_left=() __punch_stage=() __punch_pids=() __punch_dirs=()
+    builtin local -a __punch_known __punch_name __punch_killed
+    __punch_known=() __punch_name=() __punch_killed=()
+    builtin local __punch_id __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
+    builtin local __punch_garbage='' __punch_last='' __punch_pid __punch_n __punch_harmless
+    builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps
+    if [[ -n ${GLOBIGNORE:-} ]]; then builtin local GLOBIGNORE=; fi
+    __punch_traps=$(builtin trap -p CHLD)
+    if [[ -n $__punch_traps ]]; then builtin trap - CHLD; fi
+    __punch_identify self
+    __punch_shell=$__punch_id
+    if [[ -z $__punch_shell ]]; then __punch_fail "there is no /proc"; fi
+    if [[ ${__punch_shell%-*} != "$BASHPID" ]]; then
+        __punch_outer=1
+        __punch_translate
+    fi
+    __punch_folders
     __punch_commands
-    for pid; do
-        __punch_left[pid]=1
-        __punch_stage[pid]=$n
-        n=$((n - 1))
+    __punch_arguments "$@"
+    # Sourced without arguments, our own are the script's: its list says that there is no stage.
+    if [[ -n ${pids_to_kill+set} && ${pids_to_kill:-} != *[![:space:]]* ]]; then
+        __punch_garbage=''
+        for __punch_n in "${!__punch_pids[@]}"; do
+            if [[ -z ${__punch_text[${__punch_pids[__punch_n]}]:-} ]]; then
+                builtin unset "__punch_left[${__punch_pids[__punch_n]}]" "__punch_pids[$__punch_n]"
+            fi
+        done
+    fi
+    if [[ -n $__punch_garbage ]]; then __punch_fail "this is no pid of a stage: $__punch_garbage"; fi
+    __punch_count=${#__punch_pids[@]}
+    __punch_n=$__punch_count
+    for __punch_pid in "${__punch_pids[@]}"; do
+        __punch_stage[__punch_pid]=$__punch_n
+        __punch_n=$((__punch_n - 1))
+        __punch_last=$__punch_pid
+        if [[ -n $__punch_outer ]]; then
+            __punch_id=${__punch_known[__punch_pid]:-}
+        else
+            __punch_identify "$__punch_pid"
+        fi
+        # A stage that has already ended has no start time any more.
+        __punch_name[__punch_pid]=${__punch_id:-$__punch_pid-0}
+        __punch_say "stage.${__punch_name[__punch_pid]}"
     done
+    __punch_say begun
     __punch_wait
     __punch_settle
+    if [[ -n $__punch_traps ]]; then builtin eval "$__punch_traps"; fi
+    if ((__punch_judged == __punch_count)); then internal_exec_status=$__punch_status; fi
 }
 
-internal_exec_status=0
+# Puts back the options that were changed above, and forgets all names but the status.
+__punch_restore() {
+    builtin local __punch_option __punch_saved="$__punch_before"
+    builtin unset __punch_before
+    builtin unset -f __punch_identify __punch_translate __punch_folders __punch_say __punch_fail \
+        __punch_arguments __punch_commands __punch_one_is_harmless __punch_ended __punch_mark \
+        __punch_kill __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
+        __punch_settle __punch_main __punch_restore
+    if [[ $__punch_saved == *:posix:* ]]; then builtin set -o posix; fi
+    for __punch_option in expand_aliases failglob nullglob nocasematch nocaseglob extdebug; do
+        if [[ $__punch_saved == *:$__punch_option:* ]]; then builtin shopt -s "$__punch_option"; fi
+    done
+    for __punch_option in a b f k u v x C E H T e; do
+        if [[ ${__punch_saved%%:*} == *$__punch_option* ]]; then builtin set "-$__punch_option"; fi
+    done
+}
+
 __punch_main "$@"
-unset -f __punch_state __punch_commands __punch_one_is_harmless __punch_ended __punch_kill \
-    __punch_wait __punch_sweep __punch_stop_timer __punch_settle __punch_main
+__punch_restore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import TypeVar, cast
 
 import pytest
 
-from punchlib.runtime import engine
+from punchlib.runtime import engine, markers
 from punchlib.runtime.layout import write_pashlib
 from tests.support.stream_rig import Rig
 
@@ -141,8 +140,9 @@ class End:
     @property
     def failures(self) -> list[str]:
         """Its node's failure markers: "component: reason", oldest first."""
-        found = sorted((self.folder / "state" / "failures").glob("*.json"))
-        return ["{component}: {reason}".format(**json.loads(f.read_text())) for f in found]
+        folder = self.folder / "state"
+        found = markers.failures([str(folder)]) if folder.exists() else []
+        return [f"{marker.component}: {marker.told}" for marker in found]
 
     def await_line(self, part: str, seconds: float = PATIENCE) -> None:
         """Until it has said a line that holds `part`."""

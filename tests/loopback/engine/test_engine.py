@@ -74,7 +74,7 @@ def start(
 
 
 def markers(env: dict[str, str]) -> str:
-    return "".join(p.read_text() for p in Path(env["PUNCH_STATE_DIR"]).glob("failures/*.json"))
+    return "".join(p.read_text() for p in Path(env["PUNCH_STATE_DIR"]).glob("failures/*"))
 
 
 def wait_until(condition: object, seconds: float = 10.0) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from punchlib.jobs.report import Outcome, Report, failure, first_cause
-from punchlib.node.protocol import ScriptResult
-from punchlib.node.script_runner import CANCELLED
+from punchlib.node.protocol import Ended, ScriptResult
+from punchlib.runtime import state
+from punchlib.runtime.markers import Marker
 
 LOST = {"error": "the worker failed: Runtime.ExitError"}
 
@@ -16,17 +17,19 @@ def node(id_: str, ended: float, **facts: object) -> Outcome:
 
 
 def script(
-    returncode: int, *reasons: str, component: str = "pashlib k recv", note: str = ""
+    returncode: int, *reasons: str, component: str = "pashlib k recv", **facts: object
 ) -> dict[str, object]:
-    failures = tuple({"component": component, "reason": r} for r in reasons)
-    return {"script": ScriptResult("x", "f", returncode, 1, failures=failures, note=note)}
+    kind = str(facts.pop("kind", state.OWN))
+    failures = tuple(Marker(component, r, kind) for r in reasons)
+    result = ScriptResult("x", "f", returncode, 1, failures=failures, **facts)  # type: ignore[arg-type]
+    return {"script": result}
 
 
 OK = script(0)
 BROKEN = script(6, "the peer is dead or unreachable: nothing heard for 10 s")
-REPEATED = script(6, "the peer reports: pashlib j send: the peer is dead")
+REPEATED = script(6, "pashlib j send: the peer is dead", kind=state.REPORTED)
 STAGE = script(137, "stage 2 of 3 was killed by SIGKILL: sort", component="wait")
-STOPPED = script(143, note=CANCELLED)
+STOPPED = script(143, note="the run was given up", ended=Ended.CANCELLED)
 
 
 @pytest.mark.parametrize(

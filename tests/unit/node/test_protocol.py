@@ -17,6 +17,8 @@ from punchlib.node.protocol import (
     Task,
     parse_error,
 )
+from punchlib.runtime import state
+from punchlib.runtime.markers import Marker
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 names = texts.filter(
@@ -87,7 +89,7 @@ FAILED = ScriptResult(
     3,
     812,
     stderr_tail="no luck\n",
-    failures=({"component": "pashlib recv", "reason": "the peer is dead\nat byte 7"},),
+    failures=(Marker("pashlib recv", "the peer is dead\nat byte 7"),),
 )
 
 
@@ -127,15 +129,15 @@ def test_another_version_is_named() -> None:
                 137,
                 1,
                 failures=(
-                    {"component": "s3-put", "reason": "ended by SIGTERM"},
-                    {"component": "wait", "reason": "stage 1 was killed by SIGKILL: sort"},
+                    Marker("s3-put", "ended by SIGTERM", state.STOPPED),
+                    Marker("wait", "stage 1 was killed by SIGKILL: sort"),
                 ),
             ),
             False,
             "wait: stage 1 was killed by SIGKILL: sort",
         ),
         (
-            ScriptResult("a", "f", 0, 1, failures=({"component": "x", "reason": "broke"},)),
+            ScriptResult("a", "f", 0, 1, failures=(Marker("x", "broke"),)),
             False,
             "x: broke",
         ),

@@ -13,14 +13,24 @@ from punchlib.config import Config
 from punchlib.core.frames import FrameType, Incoming, encode_reason
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.net.connection import Spec
-from punchlib.runtime import state
-from punchlib.runtime.pashlib import first_failure, marked, parse
+from punchlib.runtime import markers, state
+from punchlib.runtime.pashlib import marked, parse
+from punchlib.runtime.verdicts import upstream_failure
 from punchlib.stopping import doing
 
 
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "state"))
+    state.prepare()
+
+
+def first_failure() -> str | None:
+    return asyncio.run(upstream_failure())
+
+
+def reasons() -> list[str]:
+    return [marker.reason for marker in markers.of_our_script()]
 
 
 def test_no_failure_no_reason() -> None:
@@ -41,6 +51,7 @@ def test_the_first_cause_travels_unchanged_however_long_the_chain(
         said = first_failure()
         assert said == "s3-get.py: there is no object in/1"
         monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / str(node)))
+        state.prepare()
         with pytest.raises(StreamBroken), marked(Spec(f"k{node}", "1", "0", sending=False)):
             Incoming().hear(FrameType.ERROR, encode_reason(said))
 
@@ -100,7 +111,7 @@ def test_a_signal_during_the_goodbye_does_not_hide_the_failure() -> None:
             raise StreamBroken("the input is not whole: s3-get: NoSuchKey")
         except StreamBroken:
             raise asyncio.CancelledError  # noqa: B904 (as the loop does)
-    assert state.failures()[0]["reason"] == "the input is not whole: s3-get: NoSuchKey"
+    assert reasons()[0] == "the input is not whole: s3-get: NoSuchKey"
 
 
 def test_a_stop_alone_is_a_stop() -> None:
@@ -110,4 +121,4 @@ def test_a_stop_alone_is_a_stop() -> None:
         doing(lambda: "waiting for bread"),
     ):
         raise asyncio.CancelledError
-    assert state.failures()[0]["reason"] == "stopped, while waiting for bread"
+    assert reasons()[0] == "stopped, while waiting for bread"

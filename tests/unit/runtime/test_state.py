@@ -9,28 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.runtime import state
+from punchlib.runtime import markers, state
+from punchlib.runtime.markers import Marker
 
-MARK = (
-    "from punchlib.runtime import state; state.mark_failed({!r}, 'why'); print(state.state_dir())"
-)
+MARK = "from punchlib.runtime import state; state.mark_failed({!r}, 'why'); print(state.scope().folders[0])"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path))
-    return tmp_path
+    folder = tmp_path / "state"
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(folder))
+    state.prepare()
+    return folder
 
 
 def test_markers_come_back_in_order(folder: Path) -> None:
-    assert state.failures() == []
+    assert markers.of_our_script() == []
     state.mark_failed("first", 'a "reason"\nof two lines')
     state.mark_failed("second", "b")
-    assert state.failures() == [
-        {"component": "first", "reason": 'a "reason"\nof two lines'},
-        {"component": "second", "reason": "b"},
+    assert markers.of_our_script() == [
+        Marker("first", 'a "reason"\nof two lines'),
+        Marker("second", "b"),
     ]
-    assert state.failures(str(folder)) == state.failures()
+    assert markers.failures([str(folder)]) == markers.of_our_script()
 
 
 def test_a_marker_that_cannot_be_left_hides_no_failure(
@@ -42,10 +43,10 @@ def test_a_marker_that_cannot_be_left_hides_no_failure(
 
 def test_pending_puts_are_kept_until_dropped(folder: Path) -> None:
     upload: dict[str, object] = {"bucket": "b", "key": "k", "upload_id": "u", "parts": []}
-    state.add_pending(upload)
-    assert state.pending() == [upload]
-    state.drop_pending()
-    assert state.pending() == []
+    state.add_pending(upload, str(folder))
+    assert state.pending(str(folder)) == [upload]
+    state.drop_pending(str(folder))
+    assert state.pending(str(folder)) == []
 
 
 def test_stages_of_one_script_share_a_folder_and_two_scripts_do_not(
