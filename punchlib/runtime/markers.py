@@ -70,10 +70,14 @@ class Marker:
         return self.component.split(" ", 1)[0] == "pashlib"
 
     @property
+    def headline(self) -> str:
+        """The first line of the reason."""
+        return (self.told.strip().splitlines() or ["no reason given"])[0]
+
+    @property
     def summary(self) -> str:
-        """One line."""
-        lines = self.told.strip().splitlines() or ["no reason given"]
-        return f"{self.component}: {lines[0]}"
+        """One line: who, and why."""
+        return f"{self.component}: {self.headline}"
 
     def to_json(self) -> dict[str, str]:
         return {

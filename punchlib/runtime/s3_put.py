@@ -122,8 +122,10 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
         pending = upload.send(fd)
         # A component that died looked like the end of our input.
         if failed := markers.of_our_script():
+            first = failed[0]
             raise StorageError(
-                f"{upload.name} is left as it was, because of a failure: {failed[0].summary}",
+                f"{upload.name} is left as it was, because {first.component} failed:"
+                f" {first.headline}",
                 next_step="mend that, then run again",
             )
         if folder := commit.deferred():

@@ -229,13 +229,15 @@ def _mkdir(path: str) -> bool:
 def _private(path: str) -> None:
     """Nobody else may have made it, or write into it."""
     found = posix.lstat(path)
-    if found.st_mode & 0o170077 != 0o040000 or found.st_uid != posix.getuid():
+    if found.st_mode & 0o170022 != 0o040000 or found.st_uid != posix.getuid():
         raise OSError(
             errno.EPERM,
             "it holds what our scripts know of their failures, and it is not a folder that only"
             " this user may write; remove it, or set PUNCH_STATE_DIR",
             path,
         )
+    if found.st_mode & 0o055:
+        posix.chmod(path, 0o700)
 
 
 def _write(path: str, content: bytes) -> None:

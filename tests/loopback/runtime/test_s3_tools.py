@@ -181,10 +181,10 @@ def test_a_failed_stage_never_leaves_an_object(
 def test_without_a_state_folder_the_wait_script_still_decides(
     bash: Bash, bucket: Bucket, s3_env: dict[str, str]
 ) -> None:
-    hand_run = "unset PUNCH_STATE_DIR\n"
-    result = bash(hand_run + put_job("bash -c 'echo half; sleep 1; exit 3'"), env=s3_env)
+    by_hand = s3_env | {"PUNCH_STATE_DIR": ""}
+    result = bash(put_job("bash -c 'echo half; sleep 1; exit 3'"), env=by_hand)
     assert (result.returncode, bucket.get("out"), bucket.uploads()) == (3, None, [])
-    result = bash(hand_run + put_job("seq 3"), env=s3_env)
+    result = bash(put_job("seq 3"), env=by_hand)
     assert (result.returncode, result.stderr) == (0, b"")
     assert bucket.get("out") == b"1\n2\n3\n"
 

@@ -97,7 +97,7 @@ def test_markers_of_a_script_run_by_hand(bash: Bash) -> None:
     text = script(*stages).replace(
         'exit "${int', 'ls /tmp/.punch-$UID | grep -c "^$$-"; exit "${int'
     )
-    result = bash("unset PUNCH_STATE_DIR\n" + text)
+    result = bash(text, env={"PUNCH_STATE_DIR": ""})
     assert result.returncode == 6
     assert b"a component failed: r_unwrap" in result.stderr
     assert result.stdout == b"0\n"  # nothing is left behind

@@ -12,7 +12,11 @@ import pytest
 from punchlib.runtime import markers, state
 from punchlib.runtime.markers import Marker
 
-MARK = "from punchlib.runtime import state; state.mark_failed({!r}, 'why'); print(state.scope().folders[0])"
+MARK = (
+    "from punchlib.runtime import state;"
+    " state.mark_failed({!r}, 'why');"
+    " print(state.scope().folders[0])"
+)
 
 
 @pytest.fixture

@@ -1,0 +1,151 @@
+"""Whether a sender may say END: what it waits for, what it does not, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from punchlib.runtime import state, verdicts
+from punchlib.runtime.script_shell import Process
+
+
+class Script:
+    """A script's shell and a stage of it, as the state folder knows them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.verdicts = folder / "verdicts"
+        self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+        self.shell, self.stage = (Process(p.pid).name for p in self.processes)
+        state.adopt(state.Scope.decode(f"given|{self.shell}|{self.shell}|", str(folder), "/proc"))
+
+    def say(self, *words: str) -> None:
+        for word in words:
+            (self.verdicts / f"{self.shell}.{word}").touch()
+
+    def end(self, which: int) -> None:
+        self.processes[which].kill()
+        self.processes[which].wait()
+
+    def freeze_dead(self) -> None:
+        """The stage is a zombie: nobody has asked how it ended."""
+        self.processes[1].kill()
+        while not Process(self.processes[1].pid).dead:
+            os.sched_yield()
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    folder = tmp_path / "state"
+    state.prepare_folder(str(folder))
+    monkeypatch.setattr(state, "_kept", None)
+    script = Script(folder)
+    yield script
+    for process in script.processes:
+        process.kill()
+        process.wait()
+
+
+async def soon(seconds: float = 0.3) -> str | None:
+    async with asyncio.timeout(seconds):
+        return await verdicts.upstream_failure()
+
+
+def waits() -> bool:
+    """Whether the answer does not come by itself."""
+    try:
+        asyncio.run(soon())
+    except TimeoutError:
+        return True
+    return False
+
+
+def test_a_stage_that_runs_is_not_waited_for(script: Script) -> None:
+    script.say(f"stage.{script.stage}", "begun")
+    assert asyncio.run(soon()) is None
+
+
+@pytest.mark.parametrize("how", ["gone", "zombie"])
+def test_a_dead_one_is_until_it_is_judged(script: Script, how: str) -> None:
+    script.say(f"stage.{script.stage}", "begun")
+    script.end(1) if how == "gone" else script.freeze_dead()
+    assert waits()
+    script.say(f"good.{script.stage}")
+    assert asyncio.run(soon()) is None
+
+
+def test_the_wait_script_is_waited_for(script: Script) -> None:
+    assert waits()
+    script.say("begun")
+    assert asyncio.run(soon()) is None
+
+
+def test_a_bad_verdict_travels(script: Script) -> None:
+    script.say(f"stage.{script.stage}", "begun")
+    script.end(1)
+
+    async def work() -> str | None:
+        question = asyncio.ensure_future(verdicts.upstream_failure())
+        await asyncio.sleep(0.1)
+        state.mark_failed("wait", "stage 2 of 3 was killed by SIGKILL: sort")
+        return await asyncio.wait_for(question, 5)
+
+    assert asyncio.run(work()) == "wait: stage 2 of 3 was killed by SIGKILL: sort"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_shell_that_died_before_it_judged(script: Script, begun: bool) -> None:
+    if begun:
+        script.say(f"stage.{script.stage}", "begun")
+        script.end(1)
+    script.end(0)
+    said = asyncio.run(soon(5))
+    assert said is not None
+    assert "ended before it had judged" in said
+
+
+def test_a_shell_that_judged_all_and_ended(script: Script) -> None:
+    script.say(f"stage.{script.stage}", "begun", f"good.{script.stage}")
+    script.end(1)
+    script.end(0)
+    assert asyncio.run(soon()) is None
+
+
+def test_a_pid_that_came_again_is_another_stage(script: Script) -> None:
+    pid = script.stage.partition("-")[0]
+    script.say(f"stage.{pid}-1", "begun")
+    assert waits()
+
+
+def test_without_inotify_it_is_slower_and_right(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives a user 128 instances."""
+    monkeypatch.setattr(verdicts, "_libc", type("None", (), {"inotify_init1": lambda *_: -1}))
+    script.say(f"stage.{script.stage}", "begun")
+    script.end(1)
+
+    async def work() -> str | None:
+        question = asyncio.ensure_future(verdicts.upstream_failure())
+        await asyncio.sleep(0.1)
+        script.say(f"good.{script.stage}")
+        return await asyncio.wait_for(question, 5)
+
+    assert asyncio.run(work()) is None
+
+
+def test_a_process_on_its_way_out_is_dead() -> None:
+    """Its FIFO is closed before it is a zombie: flags say so (PF_EXITING)."""
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        assert not Process(process.pid).dead
+        process.send_signal(signal.SIGKILL)
+        while not Process(process.pid).dead:
+            os.sched_yield()
+    finally:
+        process.wait()
