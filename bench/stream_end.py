@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -35,10 +36,9 @@ from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
 from punchlib.pump.stream import (
     Stats,
     receive_stream,
-    receive_stream_v1,
     send_stream,
-    send_stream_v1,
 )
+from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
 
 
 def write_terms(path: Path, security: str, count: int) -> None:
@@ -197,6 +197,7 @@ def main() -> int:
     parser.add_argument("--peer", type=address)
     parser.add_argument("--bind", type=address)
     parser.add_argument("--factor", type=float, default=1.0, help="scales all waiting times")
+    parser.add_argument("--silence", type=float, default=TIMING.silence, help="of a slow peer, s")
     parser.add_argument("fifos", nargs="+")
     args = parser.parse_args()
     socks = [connect(args, number) for number in range(len(args.fifos))]
@@ -205,8 +206,11 @@ def main() -> int:
     if args.mode == "bare":
         streams = run_bare(args, socks)
     else:
+        # The kernel's own times are not scaled.
+        timing = TIMING.patient(args.silence).scaled(args.factor)
+        timing = dataclasses.replace(timing, unanswered=TIMING.unanswered)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            streams = runner.run(run_streams(args, socks, TIMING.scaled(args.factor)))
+            streams = runner.run(run_streams(args, socks, timing))
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"cpu": cpu, "peak_mb": peak_memory(), "streams": streams}))

@@ -20,9 +20,9 @@ from punchlib.core.events import Event
 from punchlib.errors import PunchError, StreamBroken, UsageError, WireMismatch
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.readiness import Readiness
+from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stats import Stats
-from punchlib.pump.stream import receive_stream, send_stream
 from punchlib.rendezvous.store import RendezvousStore
 
 #: Bytes that one `receive` returns at the most.
@@ -56,14 +56,14 @@ class Stream:
         if self.sending:
             self._fd = writer
             source = FifoReader("the program's data", reader)
-            work = send_stream(connection.channel, source, upstream_failure=self._given_up)
+            work = ends.send(connection, source, upstream_failure=self._given_up)
             self._end: FifoReader | FifoWriter = source
         else:
             self._fd = reader
             sink = FifoWriter.open_path(f"/proc/self/fd/{writer}", name="the program")
             # Kept until the pump has ended: a pipe without a writer reads as ended.
             self._keeper = writer
-            work = receive_stream(connection.channel, sink)
+            work = ends.receive(connection, sink)
             self._end = sink
         self._ready = Readiness(self._fd)
         self._pump = asyncio.ensure_future(self._run(work))

@@ -68,6 +68,8 @@ class Config:
         security: PUNCH_SECURITY; the least that this end accepts.
         security_is_set: somebody wrote PUNCH_SECURITY; then `encrypted` refuses old peers too.
         timeout: PUNCH_TIMEOUT; seconds to wait for the peer to register.
+        stall_timeout: PUNCH_STALL_TIMEOUT; seconds after which a connected peer that says nothing
+            is given up, though its machine answers. The same on all nodes.
         on_lambda: this machine is an AWS Lambda worker: no host candidates.
         debug: PUNCH_DEBUG; tracebacks and every step on stderr.
     """
@@ -87,6 +89,7 @@ class Config:
     security: Security = Security.ENCRYPTED
     security_is_set: bool = False
     timeout: float = 300.0
+    stall_timeout: float = 300.0
     on_lambda: bool = False
     debug: bool = False
 
@@ -131,6 +134,7 @@ class Config:
             security=_choice(env, "PUNCH_SECURITY", Security.ENCRYPTED),
             security_is_set=bool(env.get("PUNCH_SECURITY", "").strip()),
             timeout=_number(env, "PUNCH_TIMEOUT", 300.0),
+            stall_timeout=_number(env, "PUNCH_STALL_TIMEOUT", 300.0),
             on_lambda="LEASH_ON_LAMBDA" in env or "AWS_LAMBDA_FUNCTION_NAME" in env,
             debug=_flag(env, "PUNCH_DEBUG"),
         )

@@ -8,7 +8,7 @@ A frame is a 4-byte header and a payload. The header: the type in 4 bits, the pa
     either ── PING at any time, ERROR(reason) instead of whatever comes next ──▶ other
 
 `Outgoing` and `Incoming` are the two ends' view of one stream: they count, and refuse what is out
-of order. Nothing here does I/O or knows the time.
+of order, whether the peer says it or we are about to. Nothing here does I/O or knows the time.
 """
 
 from __future__ import annotations
@@ -72,15 +72,30 @@ _SIZES: dict[FrameType, tuple[int, int]] = {
     FrameType.DONE: (0, 0),
 }
 
-# What each end may hear in each state, and the state that follows. ERROR may always come.
-_SENDER_HEARS: dict[tuple[State, FrameType], State] = {
+# What each end may say and hear in each state, and the state that follows. ERROR may always come,
+# and ends the stream. `make diagrams` draws them.
+SENDER_SAYS: dict[tuple[State, FrameType], State] = {
+    (State.OPEN, FrameType.PING): State.OPEN,
+    (State.OPEN, FrameType.DATA): State.OPEN,
+    (State.OPEN, FrameType.END): State.ENDED,
+    (State.ENDED, FrameType.PING): State.ENDED,
+    (State.CLOSED, FrameType.DONE): State.DONE,
+}
+SENDER_HEARS: dict[tuple[State, FrameType], State] = {
     (State.OPEN, FrameType.PING): State.OPEN,
     (State.OPEN, FrameType.STOP): State.OPEN,
     (State.ENDED, FrameType.PING): State.ENDED,
     (State.ENDED, FrameType.STOP): State.ENDED,
     (State.ENDED, FrameType.ACK): State.CLOSED,
 }
-_RECEIVER_HEARS: dict[tuple[State, FrameType], State] = {
+RECEIVER_SAYS: dict[tuple[State, FrameType], State] = {
+    (State.OPEN, FrameType.PING): State.OPEN,
+    (State.OPEN, FrameType.STOP): State.OPEN,
+    (State.ENDED, FrameType.PING): State.ENDED,
+    (State.ENDED, FrameType.STOP): State.ENDED,
+    (State.ENDED, FrameType.ACK): State.CLOSED,
+}
+RECEIVER_HEARS: dict[tuple[State, FrameType], State] = {
     (State.OPEN, FrameType.PING): State.OPEN,
     (State.OPEN, FrameType.DATA): State.OPEN,
     (State.OPEN, FrameType.END): State.ENDED,
@@ -163,15 +178,49 @@ def decode_reason(payload: bytes | bytearray | memoryview) -> str:
 
 
 class _Conversation:
-    """One end's view of one stream: its state and the payload bytes so far."""
+    """One end's view of one stream.
 
-    _hears: dict[tuple[State, FrameType], State]
+    Attributes:
+        state: where it stands.
+        total: payload bytes so far, of both ends the one count. Whoever moves the payload of DATA
+            adds to it, piece by piece.
+        stopped: STOP was said: the FIFO's reader has left.
+    """
+
+    says: dict[tuple[State, FrameType], State]
+    hears: dict[tuple[State, FrameType], State]
 
     def __init__(self) -> None:
         self.state = State.OPEN
         self.total = 0
+        self.stopped = False
 
-    def _hear(self, kind: FrameType, payload: bytes | bytearray | memoryview) -> None:
+    def may_say(self, kind: FrameType) -> bool:
+        """Whether the frame would be in order."""
+        return (self.state, kind) in self.says
+
+    def say(self, kind: FrameType) -> bytes:
+        """A frame is about to be said.
+
+        Returns:
+            Its payload, where the stream makes it: that of END and ACK.
+
+        Raises:
+            StreamBroken: it would be out of order, which is a fault of ours.
+        """
+        following = self.says.get((self.state, kind))
+        if following is None:
+            raise StreamBroken(f"{kind.name} was to be said {self.state.value}", at_byte=self.total)
+        self.state = following
+        self.stopped |= kind is FrameType.STOP
+        return encode_total(self.total) if kind in (FrameType.END, FrameType.ACK) else b""
+
+    def hear(self, kind: FrameType, payload: bytes | bytearray | memoryview = b"") -> None:
+        """Takes a frame from the peer; the payload of DATA is not looked at.
+
+        Raises:
+            StreamBroken: it is out of order, says another total, or is an ERROR.
+        """
         if kind is FrameType.ERROR:
             reason = decode_reason(payload)
             raise StreamBroken(
@@ -180,14 +229,17 @@ class _Conversation:
                 reported_by_peer=True,
                 cause=reason,
             )
-        following = self._hears.get((self.state, kind))
+        following = self.hears.get((self.state, kind))
         if following is None:
-            expected = ", ".join(k.name for s, k in self._hears if s is self.state)
+            expected = ", ".join(k.name for s, k in self.hears if s is self.state)
             raise StreamBroken(
                 f"expected one of {expected or 'nothing more'} {self.state.value}, got {kind.name}",
                 at_byte=self.total,
             )
         self.state = following
+        self.stopped |= kind is FrameType.STOP
+        if kind in (FrameType.END, FrameType.ACK):
+            self._check_total(kind.name, payload)
 
     def _check_total(self, name: str, payload: bytes | bytearray | memoryview) -> None:
         said = decode_total(payload)
@@ -199,57 +251,25 @@ class _Conversation:
 
 
 class Outgoing(_Conversation):
-    """The sender's view.
+    """The sender's view: `total` is what was sent."""
 
-    Attributes:
-        total: payload bytes sent so far.
-        stopped: the receiver said that its reader has left.
-    """
-
-    _hears = _SENDER_HEARS
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stopped = False
-
-    def end(self) -> bytes:
-        """No more DATA: the payload of END."""
-        self.state = State.ENDED
-        return encode_total(self.total)
-
-    def hear(self, kind: FrameType, payload: bytes | bytearray | memoryview = b"") -> None:
-        """Takes a frame from the receiver.
-
-        Raises:
-            StreamBroken: it is out of order, acknowledges another total, or is an ERROR.
-        """
-        self._hear(kind, payload)
-        if kind is FrameType.STOP:
-            self.stopped = True
-        elif kind is FrameType.ACK:
-            self._check_total("ACK", payload)
+    says, hears = SENDER_SAYS, SENDER_HEARS
 
 
 class Incoming(_Conversation):
-    """The receiver's view.
+    """The receiver's view: `total` is what came.
 
     Attributes:
-        total: payload bytes received so far; whoever moves the payload of a DATA frame adds to it.
+        dropped: bytes of it that nobody wanted any more.
     """
 
-    _hears = _RECEIVER_HEARS
+    says, hears = RECEIVER_SAYS, RECEIVER_HEARS
 
-    def hear(self, kind: FrameType, payload: bytes | bytearray | memoryview = b"") -> None:
-        """Takes a frame from the sender; the payload of DATA is not looked at.
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped = 0
 
-        Raises:
-            StreamBroken: it is out of order, ends with another total, or is an ERROR.
-        """
-        self._hear(kind, payload)
-        if kind is FrameType.END:
-            self._check_total("END", payload)
-
-    def acknowledge(self) -> bytes:
-        """Every byte is where it belongs: the payload of ACK."""
-        self.state = State.CLOSED
-        return encode_total(self.total)
+    @property
+    def delivered(self) -> int:
+        """Bytes that are in the FIFO."""
+        return self.total - self.dropped

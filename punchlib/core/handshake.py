@@ -38,6 +38,9 @@ from punchlib.errors import PeerNotVerified, WireMismatch
 
 MAGIC = b"\x93punch\r\n"
 VERSION = 2
+#: Of what is said within wire version 2, as the record announces it. 0: the first release. 1: the
+#: S3 route's objects are sealed; a process's silence is no death for minutes.
+REVISION = 1
 GREETING_SIZE = 128
 CONFIRMATION_SIZE = 32
 
@@ -109,6 +112,7 @@ class Terms:
         job_key: the secret of the job; b"" when there is none.
         my_identity: certificate and private key; needed by "encrypted".
         peer_cert: the certificate in the peer's record, DER; needed by "encrypted".
+        revision: the lower of both ends' `REVISION`.
     """
 
     key: str
@@ -119,12 +123,18 @@ class Terms:
     job_key: bytes = field(default=b"", repr=False)
     my_identity: Identity | None = None
     peer_cert: bytes = b""
+    revision: int = REVISION
 
     @property
     def server_name(self) -> str:
         """The name that binds a TLS connection to this attempt: sender's, then receiver's side."""
-        sides = (self.my_side, self.peer_side) if self.sending else (self.peer_side, self.my_side)
-        return f"{sides[0]}.{sides[1]}.punch"
+        return ".".join((*self.sides, "punch"))
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The sender's side, the receiver's."""
+        mine, theirs = self.my_side, self.peer_side
+        return (mine, theirs) if self.sending else (theirs, mine)
 
 
 class Greeter:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from punchlib.config import Security
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
+from punchlib.core.handshake import REVISION
 from punchlib.errors import PeerNotVerified, WireMismatch
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -79,6 +80,7 @@ class Record:
         cert: the owner's certificate, DER; empty when it has none.
         candidates: where it can be reached; the n-th srflx is its n-th punching port.
         nat: what it knows of its NAT.
+        revision: of what its owner says within this version (`handshake.REVISION`).
     """
 
     local_addr: TransportAddress
@@ -93,6 +95,7 @@ class Record:
     cert: bytes = b""
     candidates: tuple[Candidate, ...] = field(default=())
     nat: Nat = field(default=Nat())
+    revision: int = REVISION
 
     @property
     def is_v1(self) -> bool:
@@ -112,6 +115,7 @@ class Record:
             "local_addr": str(self.local_addr),
             "external_addr": str(self.external_addr),
             "v": self.version,
+            "revision": self.revision,
             "side": self.side,
             "attempt": self.attempt,
             "tried": self.tried,
@@ -235,6 +239,7 @@ def _from_fields(
         local,
         external,
         version=VERSION,
+        revision=_int(fields.get("revision", 0)),
         side=side,
         attempt=_int(fields.get("attempt", 1)),
         tried=str(fields.get("tried", "")),

@@ -19,20 +19,13 @@ from typing import Any, Generic, TypeVar
 from punchlib.config import Route
 from punchlib.core.progress import Progress
 from punchlib.core.simultaneous_open import CheckList, Close, Connect, Plan
+from punchlib.core.timing import TIMING
 from punchlib.errors import PeerNotVerified, PunchError
 from punchlib.net import sockets
 from punchlib.net.gather import Ends
 
 T = TypeVar("T")
 
-#: A connection that is being verified when the attempt's time is up may take this long to end,
-VERIFY_GRACE = 1.0
-#: and this long when it leads to an address of the peer, who may be starved: to give it up and
-#: begin anew would only make more for both to do.
-PEER_GRACE = 10.0
-#: One that is verified: the peer is there, and must say whether it is nominated. Starved machines
-#: take seconds for that.
-NOMINATION_GRACE = 12.0
 #: Strangers on a listener: more than this many unverified connections at once are refused.
 MAX_UNVERIFIED = 64
 
@@ -132,9 +125,9 @@ class Attempt(Generic[T]):
                 self._loop.add_reader(listener, self._accept, listener)
             self._step()
             await self._while(self._go_on, self._plan.seconds)
-            await self._while(lambda: bool(self._claims), VERIFY_GRACE)
-            await self._while(lambda: bool(self._likely), PEER_GRACE)
-            await self._while(lambda: self._verified > 0, NOMINATION_GRACE)
+            await self._while(lambda: bool(self._claims), TIMING.verify_grace)
+            await self._while(lambda: bool(self._likely), TIMING.peer_grace)
+            await self._while(lambda: self._verified > 0, TIMING.nomination_grace)
             winner = self._winner.result() if self._winner.done() else None
             await self._stop()
             return winner

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import socket
 import ssl
+import struct
 import termios
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -25,12 +26,19 @@ from punchlib.core.frames import (
     encode_header,
 )
 from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE, Greeter, Terms
+from punchlib.core.liveness import Liveness, Signs
 from punchlib.core.timing import TIMING, Timing
-from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
+from punchlib.errors import PeerNotVerified, PeerSilent, PunchError, StreamBroken
 from punchlib.net import tls
 from punchlib.net.readiness import Readiness
+from punchlib.net.watching import watched
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+# The head of struct tcp_info (linux/tcp.h), which only ever grows at its end: eight bytes, of which
+# two count retransmits and probes; rto, ato, snd_mss, rcv_mss; unacked, sacked, lost, retrans,
+# fackets; and in ms the time since data was sent, an ACK was sent, data came and an ACK came.
+_TCP_INFO = struct.Struct("=8B13I")
 
 #: How much payload is copied to join its header, so that both leave as one full TLS record.
 _JOINED = 16384 - HEADER_SIZE
@@ -55,16 +63,19 @@ class Channel(Protocol):
         """The way and the peer, for people."""
 
     @property
-    def waiting_since(self) -> float | None:
-        """Loop time since when nothing has been heard; None while nobody waits in `receive`."""
+    def patient(self) -> bool:
+        """The peer takes a machine's silence for death, and its process's only after minutes."""
 
     @property
-    def sent_at(self) -> float:
-        """Loop time at which something was last sent."""
+    def sock(self) -> socket.socket | None:
+        """The connection underneath; None for a route that is none."""
 
     @property
-    def sending(self) -> bool:
-        """A frame is on its way out and not yet whole."""
+    def splices(self) -> SocketChannel | None:
+        """Itself, where the bytes on its socket are the payload's own; else they are copied."""
+
+    def signs_of_life(self) -> Signs:
+        """What is known now of whether the peer lives."""
 
     async def send(self, kind: FrameType, payload: Buffer = b"") -> None:
         """Sends one whole frame; waits while the way is full."""
@@ -72,6 +83,25 @@ class Channel(Protocol):
     async def receive(self) -> Frame:
         """Waits for the next frame."""
         ...
+
+    async def receive_header(self) -> FrameHeader:
+        """Waits for the next frame's header; its payload must be read next."""
+        ...
+
+    def has_more(self) -> bool:
+        """Something that the peer said is here and not yet read."""
+        ...
+
+    async def read_exactly(self, size: int) -> Buffer:
+        """Reads `size` bytes of payload."""
+        ...
+
+    async def read_ready(self, view: memoryview) -> int:
+        """Reads payload that is there, at least one byte, into `view`; waits for the first."""
+        ...
+
+    async def flush(self) -> None:
+        """Waits until all that was sent is out of this process's hands."""
 
     async def finish(self) -> None:
         """Says that nothing more will be sent, and waits until the peer has said the same."""
@@ -85,14 +115,13 @@ class SocketChannel:
 
     Attributes:
         sock: the connection; whoever splices uses it, inside `frame`.
-        zero_copy: the bytes on the socket are the payload's own: they may be spliced.
         frame: `async with` it to send one whole frame.
         verified: the peer has shown that it accepts us (a TLS client learns that late).
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.zero_copy = not isinstance(sock, ssl.SSLSocket)
+    def __init__(self, sock: socket.socket, *, patient: bool = True) -> None:
+        self.sock: socket.socket = sock
+        self.patient = patient
         self.verified = not isinstance(sock, ssl.SSLSocket) or sock.server_side
         self.frame = _Frame()
         self.description = describe(sock)
@@ -102,16 +131,25 @@ class SocketChannel:
         self._header = memoryview(bytearray(HEADER_SIZE))
 
     @property
-    def waiting_since(self) -> float | None:
-        return self._ready.reading_since
+    def splices(self) -> SocketChannel | None:
+        return None if isinstance(self.sock, ssl.SSLSocket) else self
 
-    @property
-    def sent_at(self) -> float:
-        return self.frame.left_at
-
-    @property
-    def sending(self) -> bool:
-        return self.frame.locked
+    def signs_of_life(self) -> Signs:
+        info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        numbers = _TCP_INFO.unpack(info)
+        now = asyncio.get_running_loop().time()
+        since = self._ready.reading_since
+        return Signs(
+            sent=now - self.frame.left_at,
+            sending=self.frame.locked,
+            waiting=None if since is None else now - since,
+            heard=numbers[19] / 1000,
+            kernel=True,
+            answered=numbers[20] / 1000,
+            outstanding=numbers[12],
+            retransmits=numbers[2],
+            probes=numbers[3],
+        )
 
     async def send(self, kind: FrameType, payload: Buffer = b"") -> None:
         view = memoryview(payload)
@@ -131,16 +169,19 @@ class SocketChannel:
             StreamBroken: the connection broke, or what came is no header.
             PeerNotVerified: the peer turned us away.
         """
-        if self.zero_copy:
-            # An attempt in vain raises, which costs several times as much as asking.
-            fcntl.ioctl(self.sock, termios.FIONREAD, self._pending)
-            if not self._pending[0]:
-                await self.wait_readable()
+        # An attempt in vain raises, which costs several times as much as asking.
+        if self.splices is not None and not self.has_more():
+            await self.wait_readable()
         view = self._header
         while view:
             view = view[await self.read(view) :]
         self.verified = True
         return decode_header(self._header)
+
+    def has_more(self) -> bool:
+        fcntl.ioctl(self.sock, termios.FIONREAD, self._pending)
+        inside = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
+        return bool(self._pending[0] or inside)
 
     async def read_exactly(self, size: int) -> Buffer:
         """Reads `size` bytes."""
@@ -210,6 +251,9 @@ class SocketChannel:
     def wait_writable(self) -> asyncio.Future[None]:
         """Is done when there is room in the socket."""
         return self._ready.writable()
+
+    async def flush(self) -> None:
+        """Whole frames are in the kernel when they are sent, which goes on without us."""
 
     async def finish(self) -> None:
         raw = self.sock
@@ -295,19 +339,17 @@ async def open_channel(
     """
     tune(sock)
     channel = _prepare(sock, terms)
+    now = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(timing.handshake):
+        async with watched(channel, Liveness(timing, now, ping=None, silence=timing.handshake)):
             if isinstance(channel.sock, ssl.SSLSocket):
                 await _shake_hands(channel, channel.sock, terms)
             else:
                 await _greet(channel, terms)
         return channel
-    except TimeoutError:
+    except PeerSilent as silent:
         channel.close()
-        raise PeerNotVerified(
-            f"the other end did not identify itself within {timing.handshake:g} s "
-            f"({channel.description})"
-        ) from None
+        raise PeerNotVerified(f"the other end did not identify itself: {silent.message}") from None
     except OSError as error:
         channel.close()
         raise channel.translate(error) from error
@@ -316,7 +358,7 @@ async def open_channel(
         raise
 
 
-async def nominate(channel: Channel, *, sending: bool) -> None:
+async def nominate(channel: Channel, *, sending: bool, timing: Timing = TIMING) -> None:
     """Agrees with the peer on this channel: the sender says PING, the receiver answers PING.
 
     The answer is also the sender's first proof that the receiver has accepted it: a TLS client's
@@ -326,20 +368,20 @@ async def nominate(channel: Channel, *, sending: bool) -> None:
         StreamBroken: the connection broke; the peer may have chosen another.
         PeerNotVerified: the peer turned us away.
     """
-    if sending:
-        await channel.send(FrameType.PING)
-        Outgoing().hear(*await channel.receive())
-    else:
-        Incoming().hear(*await channel.receive())
-        await channel.send(FrameType.PING)
+    async with watched(channel, Liveness(timing, asyncio.get_running_loop().time(), ping=None)):
+        if sending:
+            await channel.send(FrameType.PING)
+            Outgoing().hear(*await channel.receive())
+        else:
+            Incoming().hear(*await channel.receive())
+            await channel.send(FrameType.PING)
 
 
 def _prepare(sock: socket.socket, terms: Terms) -> SocketChannel:
     """The channel that is to be verified."""
     try:
-        return SocketChannel(
-            tls.wrap(sock, terms) if terms.security == Security.ENCRYPTED else sock
-        )
+        inner = tls.wrap(sock, terms) if terms.security == Security.ENCRYPTED else sock
+        return SocketChannel(inner, patient=terms.revision > 0)
     except BaseException:
         sock.close()
         raise
@@ -384,12 +426,12 @@ def tune(sock: socket.socket) -> None:
     """Socket options of every stream: no delay for small frames, and death noticed while idle.
 
     No TCP_USER_TIMEOUT: Linux also applies it to a window that stays shut although every probe is
-    answered, so it would take a slow reader for a dead one. PING tells the two apart.
+    answered, so it would take a slow reader for a dead one. `core.liveness` tells the two apart.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from punchlib.config import Route
 from punchlib.core.events import Spec
 from punchlib.core.handshake import Terms
+from punchlib.core.timing import TIMING, Timing
 from punchlib.net.channel import Channel
 from punchlib.stopping import doing
 
@@ -28,6 +29,7 @@ class Connection:
         technique: how it was made, in words.
         local, remote: the two ends as this machine sees them.
         registered_at, met_at, connected_at: loop times, seconds.
+        timing: the waiting times of its stream.
     """
 
     channel: Channel | None
@@ -41,6 +43,7 @@ class Connection:
     met_at: float
     connected_at: float
     _leave: Callable[[BaseException | None], Awaitable[None]] = field(repr=False)
+    timing: Timing = TIMING
 
     @property
     def setup_ms(self) -> float:

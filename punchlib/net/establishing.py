@@ -16,6 +16,7 @@ from punchlib.core.events import Event, Spec
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.records import Record
 from punchlib.core.simultaneous_open import Technique
+from punchlib.core.timing import TIMING
 from punchlib.core.transitions import Command, Fail, Look, Register, Try, Wait
 from punchlib.errors import NoRoute, PunchError
 from punchlib.net.attempt import Attempt, Log, Winner
@@ -55,6 +56,7 @@ class Establishing:
         self.owner = owner
         self.spec = spec
         self.config = owner.config
+        self.timing = TIMING.patient(owner.config.stall_timeout)
         self.loop = asyncio.get_running_loop()
         self.core = Agreement(spec, owner.config, fallback=owner.fallback is not None)
         self.meeting = Meeting(
@@ -210,8 +212,10 @@ class Establishing:
         attempt = Attempt[Channel](
             command.plan,
             self.ends,
-            verify=lambda sock: open_channel(sock, terms),
-            nominate=lambda channel: nominate(channel, sending=self.spec.sending),
+            verify=lambda sock: open_channel(sock, terms, timing=self.timing),
+            nominate=lambda channel: nominate(
+                channel, sending=self.spec.sending, timing=self.timing
+            ),
             discard=lambda channel: channel.close(),
             log=self.log,
         )
@@ -299,6 +303,7 @@ class Establishing:
             job_key=self.config.job_key,
             my_identity=await self.owner.identity if self.owner.identity else None,
             peer_cert=command.peer.cert,
+            revision=min(self.core.mine.revision, command.peer.revision),
         )
 
     def _connected(
@@ -326,6 +331,7 @@ class Establishing:
             met_at=self.core.met_at,
             connected_at=now,
             _leave=self._leave,
+            timing=self.timing,
         )
 
 

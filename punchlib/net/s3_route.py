@@ -5,8 +5,9 @@ Both directions are series of objects under one prefix, which names the two side
     punch-streams/KEY/SENDERSIDE-RECEIVERSIDE/s/000000000000   frames from the sender
     punch-streams/KEY/SENDERSIDE-RECEIVERSIDE/r/000000000000   frames from the receiver
 
-An object holds whole frames one after the other. Whoever reads an object deletes it, and the
-writer stays at most `WINDOW` objects ahead of the reader, so neither memory nor the bucket fills.
+An object holds whole frames one after the other, sealed (`core.sealing`). Whoever reads an object
+deletes it, and the writer stays at most `WINDOW` objects ahead of the reader, so neither memory nor
+the bucket fills.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from punchlib.aws import errors
 from punchlib.config import Config
-from punchlib.core.frames import HEADER_SIZE, FrameType, decode_header, encode_header
+from punchlib.core.frames import (
+    HEADER_SIZE,
+    FrameHeader,
+    FrameType,
+    decode_header,
+    encode_header,
+)
 from punchlib.core.handshake import Terms
-from punchlib.errors import StorageError, StreamBroken
-from punchlib.net.channel import Buffer, Frame
+from punchlib.core.liveness import Signs
+from punchlib.core.sealing import Sealer
+from punchlib.core.timing import TIMING, Timing
+from punchlib.errors import PunchError, StorageError, StreamBroken
+from punchlib.net.channel import Buffer, Frame, SocketChannel
 
 #: Where the objects lie; `punch run` sweeps what a killed node leaves under its job.
 PREFIX = "punch-streams/"
@@ -34,22 +44,19 @@ PREFIX = "punch-streams/"
 OBJECT_SIZE = 8 << 20
 #: Objects that may wait for the reader.
 WINDOW = 4
-#: Seconds between looks for the next object; from the first to the last, growing while idle.
-POLL_LEAST, POLL_MOST = 0.05, 0.5
-#: Seconds that the last object may wait for its reader when the stream ends.
-LINGER = 5.0
-#: Seconds for taking back what nobody will read.
-WITHDRAW_TIME = 1.5
-#: Seconds for which a failing S3 is tried again, on top of what boto3 does itself.
-PATIENCE = 8.0
 THREADS = 16
+
+T = TypeVar("T")
 
 
 class S3Route:
     """Opens channels through the bucket; one for all connections of a process."""
 
-    def __init__(self, config: Config, make_client: Callable[[], Any]) -> None:
+    def __init__(
+        self, config: Config, make_client: Callable[[], Any], *, timing: Timing = TIMING
+    ) -> None:
         self.bucket = config.bucket or ""
+        self.timing = timing.patient(config.stall_timeout)
         self._make_client = make_client
         self._client: Any = None
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="s3route")
@@ -59,6 +66,7 @@ class S3Route:
 
         Raises:
             StorageError: the bucket refuses.
+            StreamBroken: somebody else writes in the peer's place.
         """
         channel = S3Channel(self, terms)
         try:
@@ -75,28 +83,30 @@ class S3Route:
         Raises:
             StorageError: S3 refuses, or keeps failing.
         """
-        loop = asyncio.get_running_loop()
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + self.timing.object_retry
         while True:
             try:
-                return await loop.run_in_executor(
-                    self._pool, functools.partial(self._call, operation, request)
-                )
-            except ClientError as exc:
-                error = exc.response.get("Error", {})
-                status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-                if error.get("Code") in ("NoSuchKey", "404"):
+                return await self.in_thread(self._call, operation, request)
+            except Exception as error:
+                if errors.is_code(error, "NoSuchKey", "404"):
                     return None
-                problem, refused = f"{error.get('Code')}: {error.get('Message')}", status < 500
-            except BotoCoreError as exc:
-                problem, refused = str(exc), False
-            if refused or time.monotonic() > give_up:
-                raise StorageError(
-                    f"S3 route: {operation} in bucket {self.bucket} failed: {problem}",
-                    next_step="allow s3:GetObject, PutObject and DeleteObject on "
-                    f"{PREFIX}* of the bucket that AWS_BUCKET names",
-                )
-            await asyncio.sleep(POLL_MOST)
+                what = f"S3 route: {operation} in bucket {self.bucket} failed"
+                ours = errors.translate(error, what)
+                if ours is None:
+                    raise
+                if not errors.is_transient(error) or time.monotonic() > give_up:
+                    if errors.is_code(error, "AccessDenied", "403"):
+                        ours.next_step = (
+                            "allow s3:GetObject, PutObject and DeleteObject on "
+                            f"{PREFIX}* of the bucket that AWS_BUCKET names"
+                        )
+                    raise ours from error
+            await asyncio.sleep(self.timing.object_look_most)
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """What takes its time, beside the loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, functools.partial(work, *args))
 
     def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         if self._client is None:
@@ -108,35 +118,47 @@ class S3Route:
 
 
 class S3Channel:
-    """See `Channel`. The bucket's IAM says who may take part: nothing here is encrypted by us."""
+    """See `Channel`. A peer of the first release does not seal: there the bucket's IAM alone says
+    who may take part.
+    """
+
+    sock: socket.socket | None = None
+    splices: SocketChannel | None = None
 
     def __init__(self, route: S3Route, terms: Terms) -> None:
-        sides = (terms.my_side, terms.peer_side)
-        first, second = sides if terms.sending else sides[::-1]
-        self._prefix = f"{PREFIX}{quote(terms.key)}/{first}-{second}/"
+        self._prefix = f"{PREFIX}{quote(terms.key)}/{'-'.join(terms.sides)}/"
         out, incoming = ("s", "r") if terms.sending else ("r", "s")
         self._out, self._in = f"{self._prefix}{out}/", f"{self._prefix}{incoming}/"
+        self.patient = terms.revision > 0
+        self._sealing = (
+            (Sealer(terms, outgoing=True), Sealer(terms, outgoing=False)) if self.patient else None
+        )
         self._route = route
+        self._timing = route.timing
         self._loop = asyncio.get_running_loop()
         self.description = f"s3://{route.bucket}/{self._prefix}"
-        self.waiting_since: float | None = None
-        self.sent_at = self._loop.time()
+        self._waiting_since: float | None = None
+        self._sent_at = self._loop.time()
         self._outgoing = bytearray()
         self._room = asyncio.Event()
         self._room.set()
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._trouble: Exception | None = None
+        self._trouble: PunchError | None = None
         self._written = 0
         self._read = 0
         self._incoming = memoryview(b"")
         self._deleting: set[asyncio.Task[Any]] = set()
         self._uploader = self._loop.create_task(self._upload())
 
-    @property
-    def sending(self) -> bool:
-        return bool(self._outgoing)
+    def signs_of_life(self) -> Signs:
+        now, since = self._loop.time(), self._waiting_since
+        return Signs(
+            sent=now - self._sent_at,
+            sending=bool(self._outgoing),
+            waiting=None if since is None else now - since,
+        )
 
     async def send(self, kind: FrameType, payload: Buffer = b"") -> None:
         while not self._room.is_set() and self._trouble is None:
@@ -149,46 +171,63 @@ class S3Channel:
         self._more.set()
         if len(self._outgoing) >= OBJECT_SIZE:
             self._room.clear()
-        self.sent_at = self._loop.time()
+        self._sent_at = self._loop.time()
 
     async def receive(self) -> Frame:
-        if not self._incoming:
+        header = await self.receive_header()
+        return Frame(header.type, await self.read_exactly(header.size))
+
+    async def receive_header(self) -> FrameHeader:
+        while not self._incoming:
             await self.wait_for_peer()
-        view = self._incoming
-        if len(view) < HEADER_SIZE:
-            raise StreamBroken("the S3 route: an object ends in the middle of a frame's header")
-        header = decode_header(view[:HEADER_SIZE])
-        if len(view) < HEADER_SIZE + header.size:
+        return decode_header(await self.read_exactly(HEADER_SIZE))
+
+    def has_more(self) -> bool:
+        return bool(self._incoming)
+
+    async def read_exactly(self, size: int) -> Buffer:
+        if len(self._incoming) < size:
             raise StreamBroken("the S3 route: an object ends in the middle of a frame")
-        self._incoming = view[HEADER_SIZE + header.size :]
-        return Frame(header.type, view[HEADER_SIZE : HEADER_SIZE + header.size])
+        data, self._incoming = self._incoming[:size], self._incoming[size:]
+        return data
+
+    async def read_ready(self, view: memoryview) -> int:
+        data = await self.read_exactly(min(len(view), len(self._incoming) or 1))
+        view[: len(data)] = data
+        return len(data)
 
     async def wait_for_peer(self) -> None:
         """Waits for the peer's next object and takes it out of the bucket."""
         name = f"{self._in}{self._read:012d}"
-        pause = POLL_LEAST
-        self.waiting_since = self._loop.time()
+        pause = self._timing.object_look_least
+        self._waiting_since = self._loop.time()
         try:
             while (answer := await self._route.call("get_object", Key=name)) is None:
                 if self._trouble is not None:
                     raise self._trouble
                 await asyncio.sleep(pause)
-                pause = min(pause * 1.5, POLL_MOST)
+                pause = min(pause * 1.5, self._timing.object_look_most)
         finally:
-            self.waiting_since = None
+            self._waiting_since = None
+        body: bytes = answer["Body"]
+        if self._sealing is None:
+            self._incoming = memoryview(body)
+        else:
+            opened = self._route.in_thread(self._sealing[1].open, self._read, body)
+            self._incoming = await opened
         self._read += 1
-        self._incoming = memoryview(answer["Body"])
         self._delete(name)
 
-    async def finish(self) -> None:
-        """Waits until all is uploaded and the peer has taken it."""
+    async def flush(self) -> None:
         await self._idle.wait()
         if self._trouble is not None:
             raise self._trouble
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
-                await self._wait_until_taken(self._written - 1)
+
+    async def finish(self) -> None:
+        """Waits until all is uploaded and the peer has taken it."""
+        await self.flush()
         await asyncio.gather(*self._deleting, return_exceptions=True)
+        await self._wait_until_taken(self._written - 1)
 
     def close(self) -> None:
         self._uploader.cancel()
@@ -198,7 +237,7 @@ class S3Channel:
         self.close()
         # For a while: somebody may be stopping us, and `punch run` sweeps what stays.
         with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(WITHDRAW_TIME):
+            async with asyncio.timeout(self._timing.object_withdrawal):
                 await asyncio.gather(self._uploader, *self._deleting, return_exceptions=True)
                 for n in range(self._written):
                     await self._route.call("delete_object", Key=f"{self._out}{n:012d}")
@@ -212,6 +251,9 @@ class S3Channel:
                 self._room.set()
                 if self._written >= WINDOW:
                     await self._wait_until_taken(self._written - WINDOW)
+                if self._sealing is not None:
+                    sealed = self._route.in_thread(self._sealing[0].seal, self._written, body)
+                    body = await sealed
                 name = f"{self._out}{self._written:012d}"
                 await self._route.call("put_object", Key=name, Body=body)
                 self._written += 1
@@ -224,10 +266,10 @@ class S3Channel:
 
     async def _wait_until_taken(self, number: int) -> None:
         name = f"{self._out}{number:012d}"
-        pause = POLL_LEAST
+        pause = self._timing.object_look_least
         while number >= 0 and await self._route.call("head_object", Key=name) is not None:
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, POLL_MOST)
+            pause = min(pause * 1.5, self._timing.object_look_most)
 
     def _delete(self, name: str) -> None:
         task = self._loop.create_task(self._route.call("delete_object", Key=name))

@@ -15,12 +15,14 @@ class Stats:
         first_byte_at: loop time of the first of them; None where there was none.
         ended_at: loop time of the end.
         stopped: the receiver's reader left before the end (`head`), which is no error.
+        note: what people should know though it went well; may be empty.
     """
 
     bytes: int = 0
     first_byte_at: float | None = None
     ended_at: float = 0.0
     stopped: bool = False
+    note: str = ""
 
     def count(self, size: int) -> None:
         """Takes note of `size` more bytes."""

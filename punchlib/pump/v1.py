@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import socket
 import struct
@@ -18,11 +19,12 @@ import termios
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from punchlib.core.liveness import Liveness
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import StreamBroken, WireMismatch
 from punchlib.net.channel import SocketChannel, tune
+from punchlib.net.watching import watched
 from punchlib.pump.buffers import borrowed
-from punchlib.pump.liveness import watch_peer
 from punchlib.pump.stats import Stats
 from punchlib.pump.turn import Turn
 
@@ -54,7 +56,8 @@ async def send_stream_v1(
             turn = Turn()
             with borrowed() as buffer:
                 while size := await fifo.read(buffer):
-                    await channel.write(buffer[:size])
+                    async with channel.frame:
+                        await channel.write(buffer[:size])
                     stats.count(size)
                     if turn.over(size):
                         await asyncio.sleep(0)
@@ -100,20 +103,18 @@ async def receive_stream_v1(
 @contextlib.asynccontextmanager
 async def _alive(channel: SocketChannel, stats: Stats, timing: Timing) -> AsyncIterator[None]:
     """Watches TCP's own signs of life, and says at which byte the connection broke."""
+    now = asyncio.get_running_loop().time()
+    # No word is due from an old peer, ever: its machine's kernel is all there is.
+    liveness = Liveness(timing, now, ping=None, silence=math.inf)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(watch_peer(channel, timing, pings=False))
+        async with watched(channel, liveness):
             yield
-            watch.cancel()
-    except BaseExceptionGroup as group:
-        error = group.exceptions[0]
-        if isinstance(error, StreamBroken):
-            raise StreamBroken(
-                f"{error.message}, at byte {stats.bytes}",
-                next_step=error.next_step,
-                at_byte=stats.bytes,
-            ) from error
-        raise error from error.__cause__
+    except StreamBroken as error:
+        raise StreamBroken(
+            f"{error.message}, at byte {stats.bytes}",
+            next_step=error.next_step,
+            at_byte=stats.bytes,
+        ) from error
 
 
 def _unsent(sock: socket.socket) -> int:

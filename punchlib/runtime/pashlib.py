@@ -21,17 +21,12 @@ from punchlib.core.events import Event
 from punchlib.errors import PunchError, UsageError
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
+from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
-from punchlib.pump.stream import (
-    receive_stream,
-    receive_stream_v1,
-    send_stream,
-    send_stream_v1,
-)
 from punchlib.runtime import state, verdicts
 from punchlib.runtime.catalogue import display_name
 from punchlib.runtime.connection_lines import lines_of
-from punchlib.stopping import doing, stopped
+from punchlib.stopping import stopped
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
 RELEASE_TIME = 5.0
@@ -114,13 +109,7 @@ class Pashlib:
             fifo = FifoReader.open_path(path, name=display_name(path))
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
-                if connection.raw is not None:
-                    with doing(lambda: f"sending {fifo.name} to an old (v1) peer"):
-                        await send_stream_v1(connection.raw, fifo)
-                else:
-                    assert connection.channel is not None
-                    ask = verdicts.upstream_failure
-                    await send_stream(connection.channel, fifo, upstream_failure=ask)
+                await ends.send(connection, fifo, upstream_failure=verdicts.upstream_failure)
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
@@ -129,12 +118,9 @@ class Pashlib:
             try:
                 with marked(spec):
                     async with await self.connector.establish(spec) as connection:
-                        if connection.raw is not None:
-                            with doing(lambda: f"receiving {fifo.name} from an old (v1) peer"):
-                                await receive_stream_v1(connection.raw, fifo)
-                        else:
-                            assert connection.channel is not None
-                            await receive_stream(connection.channel, fifo)
+                        stats = await ends.receive(connection, fifo)
+                        if stats.note:
+                            say(f"pashlib: {spec}: {stats.note}")
             except PunchError:
                 await release_reader(fifo)
                 raise

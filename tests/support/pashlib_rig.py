@@ -27,6 +27,8 @@ FACTOR = float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
 #: Within which both ends must have ended, from the fault on: some three times what they wait for at
 #: most, so that a busy machine is no fault, and less than any time for the peer to register.
 DEADLINE = 45.0 * FACTOR
+#: Within which an end must say something, though its machine answers.
+STALL = 10.0 * FACTOR
 #: Seconds after which an end counts as hanging.
 PATIENCE = 120.0 * FACTOR
 
@@ -55,7 +57,12 @@ class World:
 @contextlib.contextmanager
 def world(folder: Path, env: Mapping[str, str]) -> Iterator[World]:
     """Writes the program and runs an engine; `env` says where rendezvous and STUN are."""
-    env = {"PATH": os.environ["PATH"], "PUNCH_TIMEOUT": str(PATIENCE / 2), **env}
+    env = {
+        "PATH": os.environ["PATH"],
+        "PUNCH_TIMEOUT": str(PATIENCE / 2),
+        "PUNCH_STALL_TIMEOUT": str(STALL),
+        **env,
+    }
     write_pashlib(folder / "pashlib")
     with engine.spawn(env) as name:
         yield World(folder / "pashlib", env, name)

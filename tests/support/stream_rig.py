@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import os
 import random
@@ -27,9 +28,13 @@ from punchlib.net.channel import SocketChannel, open_channel
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Question, Stats, receive_stream, send_stream
 
+#: Waiting times with one patience for silence of every kind, so that no test waits for minutes.
+HASTY = dataclasses.replace(TIMING, handshake=10.0, ping=3.0, silence=10.0)
+#: The kernel's own times are not scaled: it probes a shut window after 0.2, 0.4, 0.8 s…
+KERNEL = 3.0
 #: By what all waiting times of the stream are scaled in tests; more on a slow machine.
 FACTOR = 0.08 * float(os.environ.get("PUNCH_TEST_TIME_FACTOR", "1"))
-FAST = TIMING.scaled(FACTOR)
+FAST = dataclasses.replace(HASTY.scaled(FACTOR), unanswered=KERNEL)
 #: Within which every stream must have ended, however it was broken.
 DEADLINE = 15 * FACTOR + 25
 

@@ -85,7 +85,7 @@ def test_a_header_is_type_length_and_a_check_byte() -> None:
 def sender_in(state: str) -> Outgoing:
     end = Outgoing()
     if state != "before END":
-        end.end()
+        end.say(FrameType.END)
     if state == "after ACK":
         end.hear(FrameType.ACK, encode_total(0))
     return end
@@ -96,7 +96,7 @@ def receiver_in(state: str) -> Incoming:
     if state != "before END":
         end.hear(FrameType.END, encode_total(0))
     if state == "after ACK":
-        end.acknowledge()
+        end.say(FrameType.ACK)
     return end
 
 
@@ -122,6 +122,21 @@ def test_what_each_end_may_hear(state: str) -> None:
         for kind in FrameType:
             hears = heard(end_in(state))(kind)
             assert hears == (kind.name in said or kind is FrameType.ERROR), (end_in, kind)
+
+
+@pytest.mark.parametrize("state", ["before END", "after END", "after ACK"])
+def test_what_each_end_may_say(state: str) -> None:
+    _, line = re.findall(rf"^{state}  +(\S.*?)   +(\S.*)$", PAGE, re.MULTILINE)
+    for documented, end_in in zip(line, (sender_in, receiver_in), strict=True):
+        said = {name for name in documented.split(", ") if name != "–"}
+        for kind in FrameType:
+            end = end_in(state)
+            assert end.may_say(kind) == (kind.name in said), (end_in, kind)
+            if end.may_say(kind):
+                end.say(kind)
+            else:
+                with pytest.raises(StreamBroken, match=f"{kind.name} was to be said {state}"):
+                    end.say(kind)
 
 
 GREETINGS = [

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pashlib_rig import MODES, PATIENCE, SECURITIES, Gated, World, pair
+from tests.support.pashlib_rig import MODES, PATIENCE, SECURITIES, STALL, Gated, World, pair
 from tests.support.stream_rig import background, digest, payload
 
 MIB = 1 << 20
-#: Longer than the silence that means death (punchlib/core/timing.py).
-LONG = 12.0
+#: Longer than the silence that means death.
+LONG = STALL + 2.0
 
 
 @pytest.mark.slow

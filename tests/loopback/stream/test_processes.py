@@ -32,7 +32,8 @@ def free_port() -> int:
 class Ends:
     """The sender's and the receiver's process."""
 
-    def __init__(self, rig: Rig, security: str) -> None:
+    def __init__(self, rig: Rig, security: str, silence: float) -> None:
+        self.silence = silence
         terms = rig.folder / "terms"
         write_terms(terms, security, 1)
         port = free_port()
@@ -44,7 +45,9 @@ class Ends:
     ) -> subprocess.Popen[str]:
         command = [sys.executable, str(END), role, security, "--terms", str(terms), where]
         return subprocess.Popen(
-            [*command, "--factor", str(FACTOR), fifo], stdout=subprocess.PIPE, text=True
+            [*command, "--factor", str(FACTOR), "--silence", str(self.silence), fifo],
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def finish(self, end: subprocess.Popen[str]) -> tuple[int, dict[str, object]]:
@@ -54,8 +57,8 @@ class Ends:
 
 
 @contextmanager
-def ends(rig: Rig, security: str) -> Iterator[Ends]:
-    both = Ends(rig, security)
+def ends(rig: Rig, security: str, silence: float = 10.0) -> Iterator[Ends]:
+    both = Ends(rig, security, silence)
     try:
         yield both
     finally:
@@ -105,8 +108,8 @@ def test_a_killed_end_is_an_error_at_the_other(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["send", "recv"])
-def test_a_stopped_end_is_dead_after_the_silence(tmp_path: Path, victim: str) -> None:
-    """SIGSTOP: the connection stays up and nothing comes, as when a machine vanishes."""
+def test_a_stopped_end_is_given_up_after_the_silence(tmp_path: Path, victim: str) -> None:
+    """SIGSTOP: the connection stays up, its kernel acknowledges all, and nothing comes."""
     rig = Rig(tmp_path, payload(200 * MIB))
     with ends(rig, "authenticated") as both, rig.stages():
         wait_for(rig, MIB)
@@ -114,8 +117,29 @@ def test_a_stopped_end_is_dead_after_the_silence(tmp_path: Path, victim: str) ->
         dead.send_signal(signal.SIGSTOP)
         code, said = both.finish(other)
         assert code == 6
-        assert "nothing heard" in str(said["error"])
+        why = f"the peer's machine answers, its process has said nothing for {10 * FACTOR:g} s"
+        assert why in str(said["error"])
         dead.kill()
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+@pytest.mark.parametrize("victim", ["send", "recv"])
+def test_an_end_that_stood_still_goes_on(tmp_path: Path, security: str, victim: str) -> None:
+    """SIGSTOP in mid-stream for many times what the machine's death would take; then SIGCONT."""
+    rig = Rig(tmp_path, payload(200 * MIB))
+    with ends(rig, security, silence=300.0) as both, rig.stages():
+        wait_for(rig, MIB)
+        slow = both.send if victim == "send" else both.recv
+        slow.send_signal(signal.SIGSTOP)
+        time.sleep(6.0)
+        got = len(rig.got)
+        assert both.send.poll() is None
+        assert both.recv.poll() is None
+        slow.send_signal(signal.SIGCONT)
+        assert both.finish(both.send)[0] == 0
+        assert both.finish(both.recv)[0] == 0
+    assert got < len(rig.data)
+    assert digest(rig.got) == digest(rig.data)
 
 
 def test_a_killed_feeder_looks_like_an_end(tmp_path: Path) -> None:

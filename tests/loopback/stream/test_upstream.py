@@ -105,7 +105,7 @@ def test_a_silent_receiver_ends_the_wait(tmp_path: Path) -> None:
         async with no_tasks_left():
             question = Slow()
             sender, receiver = await channel_pair()
-            with pytest.raises(StreamBroken, match="nothing heard"):
+            with pytest.raises(StreamBroken, match="its process has said nothing"):
                 await send_stream(sender, rig.reader(), upstream_failure=question, timing=FAST)
             assert question.answer.cancelled()
             receiver.close()

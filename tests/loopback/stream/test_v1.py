@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from punchlib.errors import StreamBroken, WireMismatch
-from punchlib.pump.stream import Stats, receive_stream_v1, send_stream_v1
+from punchlib.pump.stats import Stats
+from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
 from tests.support.stream_rig import (
     FAST,
     Outcome,

@@ -131,7 +131,7 @@ def test_a_frame_that_trickles_in_is_no_silence(tmp_path: Path) -> None:
                 await asyncio.sleep(FAST.silence / 10)
         stream = Outgoing()
         stream.total = len(data)
-        await sender.send(FrameType.END, stream.end())
+        await sender.send(FrameType.END, stream.say(FrameType.END))
         while stream.state is not State.CLOSED:
             stream.hear(*await sender.receive())
         await sender.send(FrameType.DONE)

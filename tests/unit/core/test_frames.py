@@ -121,7 +121,7 @@ def test_a_sender_is_done_at_the_ack_of_its_total() -> None:
     sender.hear(P)
     sender.total += 700
     sender.hear(S)
-    assert sender.end() == encode_total(700)
+    assert sender.say(E) == encode_total(700)
     sender.hear(P)
     sender.hear(A, encode_total(700))
     assert (sender.state, sender.stopped) == (State.CLOSED, True)
@@ -135,7 +135,7 @@ def test_a_receiver_acknowledges_what_it_has_counted() -> None:
     receiver.hear(P)
     receiver.hear(E, encode_total(300))
     states = [receiver.state]
-    assert receiver.acknowledge() == encode_total(300)
+    assert receiver.say(A) == encode_total(300)
     states.append(receiver.state)
     assert states == [State.ENDED, State.CLOSED]
     receiver.hear(P)
@@ -167,8 +167,8 @@ def test_frames_out_of_order(
     for event in before:
         if isinstance(event, FrameType):
             stream.hear(event, encode_total(0))
-        elif isinstance(stream, Outgoing):
-            stream.end()
+        else:
+            stream.say(E)
     with pytest.raises(StreamBroken, match=says):
         stream.hear(kind, encode_total(0))
 
@@ -177,7 +177,7 @@ def test_frames_out_of_order(
 def test_a_wrong_total_is_never_believed(total: int, off: int) -> None:
     receiver, sender = Incoming(), Outgoing()
     receiver.total = sender.total = total
-    sender.end()
+    sender.say(E)
     wrong = encode_total(total + off)
     for end, kind in ((receiver, E), (sender, A)):
         with pytest.raises(StreamBroken, match=f"total of {total} bytes, got {total + off}"):

@@ -1,0 +1,44 @@
+"""The two ends of a connection's stream, whichever wire the peer speaks: decided here, once."""
+
+from __future__ import annotations
+
+from punchlib.net.connection import Connection
+from punchlib.pump.fifo import FifoReader, FifoWriter
+from punchlib.pump.stats import Stats
+from punchlib.pump.stream import Question, nothing, receive_stream, send_stream
+from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
+from punchlib.stopping import doing
+
+
+async def send(
+    connection: Connection, fifo: FifoReader, *, upstream_failure: Question = nothing
+) -> Stats:
+    """Sends all that comes out of a FIFO; see `send_stream`.
+
+    To an old (v1) peer nothing is said of an upstream failure: its wire has no words for it.
+
+    Raises:
+        StreamBroken: the receiver has not got everything, or failed.
+    """
+    timing = connection.timing
+    if connection.channel is not None:
+        return await send_stream(
+            connection.channel, fifo, upstream_failure=upstream_failure, timing=timing
+        )
+    assert connection.raw is not None
+    with doing(lambda: f"sending {fifo.name} to an old (v1) peer"):
+        return await send_stream_v1(connection.raw, fifo, timing=timing)
+
+
+async def receive(connection: Connection, fifo: FifoWriter) -> Stats:
+    """Writes all that the peer sends into a FIFO; see `receive_stream`.
+
+    Raises:
+        StreamBroken: not everything came, or it could not be written.
+    """
+    timing = connection.timing
+    if connection.channel is not None:
+        return await receive_stream(connection.channel, fifo, timing=timing)
+    assert connection.raw is not None
+    with doing(lambda: f"receiving {fifo.name} from an old (v1) peer"):
+        return await receive_stream_v1(connection.raw, fifo, timing=timing)
