@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,8 +31,13 @@ from punchlib.runtime import catalogue, engine_client, state
 
 #: A request is arguments and environment: the kernel's own limit for both is about 2 MiB.
 MAX_REQUEST = 8 << 20
-#: Seconds for a caller to hand over its request.
-REQUEST_TIME = 5.0
+#: Seconds for a caller to hand over its request. It holds up nobody but its own fork, and one that
+#: takes longer runs its tool by itself.
+REQUEST_TIME = 30.0
+#: What a caller reads when its call has been taken on.
+TAKEN = b"\0"
+#: Seconds before the next try when the machine is full.
+FULL_PAUSE = 0.1
 _SET_PDEATHSIG = 1
 _INT = struct.Struct("=I")
 
@@ -88,14 +94,19 @@ def serve(listener: socket.socket) -> None:
     renew = _import_everything()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     while True:
-        connection, _ = listener.accept()
-        with connection:
-            if _uid_of(connection) != os.getuid():
-                continue
-            pid = os.fork()
-            if pid == 0:
-                listener.close()
-                _child(connection)
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                if _uid_of(connection) != os.geteuid():
+                    continue
+                if os.fork() == 0:
+                    listener.close()
+                    _child(connection)
+        except OSError:
+            # No descriptor, no process or no memory is to be had. Who was not taken on runs its
+            # tool by itself; who waits in the queue is served when there is room again.
+            time.sleep(FULL_PAUSE)
+            continue
         renew()
 
 
@@ -115,7 +126,9 @@ def _import_everything() -> Callable[[], None]:
     def renew() -> None:
         wiring.renew()
         if wiring.control is None or _hung_up(wiring.control):
-            wiring.control = _start_watcher(wiring.watch)
+            wiring.control = None
+            with contextlib.suppress(OSError):  # no room for it: each reads by itself
+                wiring.control = _start_watcher(wiring.watch)
 
     renew()
     return renew
@@ -124,25 +137,32 @@ def _import_everything() -> Callable[[], None]:
 def _start_watcher(watch: Callable[[socket.socket], None]) -> socket.socket:
     """Forks the process that reads the rendezvous for all others; the way to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
-        try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            # Nothing of the engine may live on in it, above all not the socket that listens.
-            os.dup2(theirs.fileno(), 3)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-            watch(socket.socket(fileno=3))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    theirs.close()
+    with theirs:
+        if os.fork() == 0:
+            _run_watcher(watch, theirs.fileno())
     return ours
 
 
+def _run_watcher(watch: Callable[[socket.socket], None], control: int) -> None:
+    """Never returns."""
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Nothing of the engine may live on in it, above all not the socket that listens.
+        os.dup2(control, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        watch(socket.socket(fileno=3))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
 def _hung_up(connection: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(connection, 0)
-    return bool(poll.poll(0))
+    """Nothing is ever sent this way: it either is silent or has ended."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _child(connection: socket.socket) -> None:
@@ -152,6 +172,7 @@ def _child(connection: socket.socket) -> None:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         request = receive(connection)
+        connection.send(TAKEN)
         enter(request)
         _die_with(connection)
         code = catalogue.load(request.tool)(request.argv)
@@ -174,24 +195,24 @@ def receive(connection: socket.socket) -> Request:
     """Reads one request (the form is in `punchlib.runtime.engine_client`).
 
     Raises:
-        CallerLeftError: it was killed in the middle.
+        CallerLeftError: it was killed in the middle, or says nothing.
         ValueError: the request has another form.
     """
-    connection.settimeout(REQUEST_TIME)
-    length, count = struct.unpack("=II", _exactly(connection, 8))
+    deadline = time.monotonic() + REQUEST_TIME
+    length, count = struct.unpack("=II", _exactly(connection, 8, deadline))
     if length > MAX_REQUEST or not 6 <= count < 100_000:
         raise ValueError(f"a request of {length} bytes with {count} descriptors")
-    text = _exactly(connection, length)
+    text = _exactly(connection, length, deadline)
     fds: list[int] = []
     while len(fds) < count:
         size = socket.CMSG_SPACE(engine_client.BATCH * _INT.size)
+        _wait_for(connection, deadline)
         data, ancillary, _, _ = connection.recvmsg(1, size)
         if not data:
             raise CallerLeftError
         for level, kind, rights in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds += array.array("i", rights[: len(rights) - len(rights) % _INT.size])
-    connection.settimeout(None)
     tool, argc, *rest = text.split(b"\0")
     argv = [os.fsdecode(a) for a in rest[: int(argc)]]
     variables = (os.fsdecode(v).partition("=") for v in rest[int(argc) : -1])
@@ -239,14 +260,22 @@ def _die_with(connection: socket.socket) -> None:
     threading.Thread(target=watch, name="caller", daemon=True).start()
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
     data = bytearray()
     while len(data) < size:
+        _wait_for(connection, deadline)
         chunk = connection.recv(size - len(data))
         if not chunk:
             raise CallerLeftError
         data += chunk
     return bytes(data)
+
+
+def _wait_for(connection: socket.socket, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise CallerLeftError
 
 
 def _uid_of(connection: socket.socket) -> int:

@@ -17,8 +17,13 @@ Handed over is, on an abstract Unix stream socket:
              then one for each path in `paths`
     text ends with the argument indexes of those paths: "i,j,…"
 
-and one byte comes back: the exit code. When the client shuts its side down, or is gone, the tool
-gets SIGTERM.
+and two bytes come back: 0 when the engine has taken the call on, and in the end the exit code.
+When the client shuts its side down, or is gone, the tool gets SIGTERM.
+
+Arguments and environment hold secrets, and anybody may bind a name that is free. So before the
+first byte the kernel is asked who listens there: our own user, or it is no engine of ours (it would
+not serve us either). Whatever is wrong with the engine, as long as it has not taken the call on the
+tool runs here.
 """
 
 from __future__ import annotations
@@ -75,9 +80,12 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
         for i in paths:
             opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
         sock.connect(b"\0" + name)
+        if _uid_of(sock) != posix.geteuid():
+            return None
         _hand_over(sock, tool, argv, scope, paths, [0, 1, 2, *opened])
         _pass_on_sigterm(sock, told)
-        answer = sock.recv(1)
+        taken = sock.recv(1)
+        answer = sock.recv(1) if taken else None
     except OSError:
         answer = None
     finally:
@@ -113,6 +121,12 @@ def _pass_on_sigterm(sock: _socket.socket, told: list[int]) -> None:
 
     if _signal.getsignal(_signal.SIGTERM) is _signal.SIG_DFL:
         _signal.signal(_signal.SIGTERM, pass_on)
+
+
+def _uid_of(sock: _socket.socket) -> int:
+    """The user who listens at the other end: struct ucred is pid, uid, gid."""
+    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 _O_PATH = 0o10000000 | 0o2000000  # O_PATH | O_CLOEXEC; the os module is not imported
