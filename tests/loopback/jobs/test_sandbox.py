@@ -116,6 +116,7 @@ def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, Any]) ->
             **user,
         )
         assert (done.returncode, done.stderr) == (code, f"sandbox: {said}\n")
+    (folder / "closed").chmod(0o700)  # so that it can be removed
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
