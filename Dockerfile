@@ -8,7 +8,7 @@ WORKDIR /var/task
 EXPOSE 9999
 ENTRYPOINT ["/opt/punch/ec2-entry.sh"]
 CMD ["ec2-handler"]
-COPY deploy/punch.yaml services/install.sh services/ec2/ec2-entry.sh services/ec2/seccomp.json \
+COPY services/install.sh services/ec2/ec2-entry.sh services/ec2/seccomp.json \
      services/lambda/lambda-entry.sh /opt/punch/
 COPY .build/images/app/ /opt/punch/site/
 RUN /opt/punch/install.sh

@@ -59,11 +59,12 @@ attack: $(STAMP) ## who may not get in, and what may not stay behind; as root (L
 	LEFTOVERS=$(or $(LEFTOVERS),200) $(BIN)/python -m pytest -m attack tests
 
 .PHONY: lint
-lint: $(STAMP) ## ruff, mypy, and the arrows of docs/architecture.md
+lint: $(STAMP) ## ruff, mypy, the arrows of docs/architecture.md, the templates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/cfn-lint punchlib/aws/templates/*.yaml
 
 .PHONY: diagrams
 diagrams: $(STAMP) ## draw docs/diagrams from the tables of transitions

@@ -284,7 +284,9 @@ def site(target: Path, requirements: list[str]) -> None:
 def app(target: Path) -> None:
     """Installs punchlib from its wheel into a folder."""
     sources = [ROOT / "pyproject.toml", ROOT / "README.md"]
-    sources += sorted(p for p in (ROOT / "punchlib").rglob("*") if p.suffix in (".py", ".sh"))
+    sources += sorted(
+        p for p in (ROOT / "punchlib").rglob("*") if p.suffix in (".py", ".sh", ".yaml")
+    )
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())

@@ -1,113 +1,338 @@
-"""Applies the CloudFormation template: to AWS, and in the same way to the local emulation.
+"""What `punch deploy` does: checks, images, stack; each step only when the one before went well.
 
-    python -m punchlib.aws.deploy --image URI --bucket NAME [--parameter NAME=VALUE]…
-
-The stack is made, or brought up to date when it is there; an unchanged one is left alone. What
-CloudFormation says about a failed resource is what the user gets to read.
+Nothing is made before everything that can be known has been looked at. Every step can be repeated.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from punchlib.aws import images
+from punchlib.aws.account import Account, Found, Names
 from punchlib.aws.clients import client
+from punchlib.aws.stacks import ChangeSet, Stack
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 
-if TYPE_CHECKING:
-    from botocore.exceptions import ClientError
-
-STACK = "punch"
-#: In the node image, and in a clone of the repository.
-TEMPLATES = (Path("/opt/punch/punch.yaml"), Path("deploy/punch.yaml"))
-#: Seconds; a role takes AWS up to a minute, an instance two.
-TIMEOUT = 900.0
-_POLL = 0.5
-#: A stack whose first creation failed: it can only be deleted.
-_STILLBORN = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED")
+#: Where a function that was replaced is kept, in the folder that `punch deploy` runs in.
+SAVED = Path("punch-saved")
+#: The images that `make images` leaves with Docker, by the parameter that names each on AWS.
+LOCAL_IMAGES = {"ImageUri": "punch-lambda:local", "NodeImageUri": "punch-node:local"}
+#: What follows the stack's name in the name of each one's repository.
+REPOSITORIES = {"ImageUri": "lambda", "NodeImageUri": "node"}
+#: Lambda wants so many workers to stay for functions without a reservation.
+UNRESERVED = 100
 
 
-def deploy(
-    parameters: Mapping[str, str],
-    *,
-    stack: str = STACK,
-    template: Path | None = None,
-    config: Config | None = None,
-) -> dict[str, str]:
-    """Makes the stack, or updates it.
+@dataclass(frozen=True)
+class Wish:
+    """What is to be deployed.
 
-    Args:
-        parameters: the template's parameters that differ from their defaults; one that an earlier
-            deployment gave and this one does not keeps its value.
-        stack: its name.
-        template: its template; None takes ours.
-        config: region and endpoint.
+    Attributes:
+        image: the Lambda image, by digest; None pushes our local one.
+        bucket: None takes the one that was given before, else punch-ACCOUNT-REGION.
+        function: None takes the one that was given before, else `lambda`.
+        table: the same, else `rdv`.
+        stack: the stack's name, and how the repositories' names begin.
+        node_image: the node image, likewise; needed only with a subnet.
+        node_subnet: a public subnet; an EC2 node is started in it.
+        replace_function: a function that is there and not ours may go.
+        registry: where images are pushed instead of ECR's own address (local emulations).
+        parameters: of the template, for everything else.
+    """
+
+    image: str | None = None
+    bucket: str | None = None
+    function: str | None = None
+    table: str | None = None
+    stack: str = "punch"
+    node_image: str | None = None
+    node_subnet: str | None = None
+    replace_function: bool = False
+    registry: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """How a deployment speaks with whoever wants it.
+
+    Attributes:
+        say: one line about what is being done.
+        ask: shows lines, and returns whether to go on.
+    """
+
+    say: Callable[[str], None]
+    ask: Callable[[list[str]], bool]
+
+
+class Declined(PunchError):
+    """Whoever was asked said no."""
+
+
+@dataclass
+class Plan:
+    """What the checks before the start found out."""
+
+    account: str
+    names: Names
+    found: Found
+    parameters: dict[str, str]
+    local_images: dict[str, str]
+    notes: list[str]
+
+
+def template(name: str) -> str:
+    """A template of ours, from wherever the package is installed."""
+    return files("punchlib.aws").joinpath("templates", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def deploy(wish: Wish, desk: Desk, config: Config) -> dict[str, str]:
+    """Makes what a job needs on AWS, or brings it up to date.
 
     Returns:
         The stack's outputs by name.
 
     Raises:
-        UsageError: the template cannot be found, or lacks one of the parameters.
-        PunchError: AWS refused, or a resource failed; the message names it and the reason.
+        Declined: the answer was no.
+        UsageError: something must be given, or said otherwise.
+        PunchError: AWS or Docker refused; the message says what, and the next step.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    body = _template(template)
-    api = client("cloudformation", config or Config.from_env())
+    stack = Stack(wish.stack, config, desk.say)
+    plan = check(wish, stack, config)
+    registry = Registry(wish, config, desk)
+    for note in plan.notes:
+        desk.say(note)
+    repositories = registry.propose(wish.stack) if plan.local_images else None
+    go = [f"account {plan.account}, region {config.region}, stack {wish.stack}"]
+    go += [f"push    {name}" for name in plan.local_images.values()]
+    go += _shown(repositories) + [f"adopt   {line}" for line in plan.found.adopted]
+    if plan.found.function:
+        go.append(f"replace the function {plan.names.function}, which is saved in {SAVED}/ first")
+    if (repositories or plan.found.adoptions or plan.found.function) and not desk.ask(go):
+        registry.discard(repositories)
+        raise Declined("nothing was changed")
+    registry.execute(repositories)
+    plan.parameters |= registry.push(plan.local_images)
+    way_back = _replace_function(plan, config, desk)
+    for adopt in plan.found.adoptions:
+        adopt()
     try:
-        before = _describe(api, stack)
-        if before and before["StackStatus"] in _STILLBORN:
-            api.delete_stack(StackName=stack)
-            _wait(api, stack)
-            before = None
-        request = {
-            "StackName": stack,
-            "TemplateBody": body,
-            "Parameters": _parameters(parameters, before),
-            "Capabilities": ["CAPABILITY_IAM"],
-        }
-        started = time.time()
+        _apply(stack, plan, desk)
+    except PunchError as error:
+        error.next_step += way_back and f"; the old function comes back by {way_back}"
+        raise
+    if plan.local_images:
+        registry.forget_old(plan.parameters)
+    return stack.outputs()
+
+
+def _apply(stack: Stack, plan: Plan, desk: Desk) -> None:
+    proposal = stack.propose(template("punch"), plan.parameters)
+    if proposal is None:
+        desk.say(f"the stack {stack.name} is up to date")
+        return
+    if not desk.ask([f"the stack {stack.name}:", *_shown(proposal)]):
+        stack.discard(proposal)
+        raise Declined(f"the stack {stack.name} was not changed")
+    desk.say("making it; a few minutes the first time")
+    stack.execute(proposal)
+
+
+def _shown(proposal: ChangeSet | None) -> list[str]:
+    return [f"  {change}" for change in proposal.changes] if proposal else []
+
+
+def _replace_function(plan: Plan, config: Config, desk: Desk) -> str:
+    """Saves and deletes the function that is there; the command that brings it back."""
+    if plan.found.function is None:
+        return ""
+    account = Account(config)
+    folder = SAVED / f"{plan.names.function}-{time.strftime('%Y%m%dT%H%M%S')}"
+    back = account.save_function(plan.found.function, folder)
+    desk.say(f"the function {plan.names.function} is saved; the way back: {back}")
+    account.delete_function(plan.names.function)
+    return str(back)
+
+
+def check(wish: Wish, stack: Stack, config: Config) -> Plan:
+    """Looks at everything that a deployment needs, before anything is made.
+
+    Raises:
+        PunchError: what is missing. Where it is more than one thing, all of them.
+    """
+    account = Account(config)
+    number = account.id()  # without credentials all else fails as well
+    before = stack.parameters()
+    names = Names(
+        bucket=wish.bucket or before.get("BucketName") or f"punch-{number}-{config.region}",
+        table=wish.table or before.get("TableName") or config.table,
+        function=wish.function or before.get("FunctionName") or config.function,
+    )
+    plan = Plan(number, names, Found(), dict(wish.parameters), {}, [])
+    plan.parameters |= {
+        "BucketName": names.bucket,
+        "TableName": names.table,
+        "FunctionName": names.function,
+    }
+    problems: list[PunchError] = []
+    for look in (_check_names, _check_images, _check_limits, _check_node):
         try:
-            api.update_stack(**request) if before else api.create_stack(**request)
-        except ClientError as error:
-            if "No updates are to be performed" not in str(error):
-                raise
-        after = _wait(api, stack)
-        if after is None or after["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            raise PunchError(
-                f"the stack {stack} is {after['StackStatus'] if after else 'gone'}"
-                + "".join(f"\n  {line}" for line in _failures(api, stack, started)),
-                next_step="correct what is named above and deploy again",
+            look(plan, wish, stack, account, before)
+        except PunchError as problem:
+            problems.append(problem)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        all_of_them = PunchError("\n".join(map(str, problems)))
+        all_of_them.exit_code = problems[0].exit_code
+        raise all_of_them
+    return plan
+
+
+def _check_names(
+    plan: Plan, wish: Wish, stack: Stack, account: Account, before: Mapping[str, str]
+) -> None:
+    ours = {name for _, name in stack.resources().values()}
+    plan.found = account.look(plan.names, ours)
+    plan.parameters |= plan.found.parameters
+    if plan.found.function and not wish.replace_function:
+        settings = plan.found.function["Configuration"]
+        kind = settings.get("Runtime") or settings.get("PackageType", "")
+        raise UsageError(
+            f"there is a function {plan.names.function} ({kind}) that is not ours",
+            next_step="--function NAME makes another beside it; --replace-function takes its place,"
+            f" and saves it in {SAVED}/ with a script that brings it back",
+        )
+
+
+def _check_images(
+    plan: Plan, wish: Wish, stack: Stack, account: Account, before: Mapping[str, str]
+) -> None:
+    given_images = {"ImageUri": wish.image}
+    if wish.node_subnet or before.get("NodeSubnet"):
+        given_images["NodeImageUri"] = wish.node_image
+    for parameter, name in given_images.items():
+        reference = name or plan.parameters.get(parameter)
+        if not reference:
+            plan.local_images[parameter] = LOCAL_IMAGES[parameter]
+            continue
+        plan.parameters[parameter] = reference
+        region = images.region_of(reference)
+        if region and region != stack.region:
+            raise UsageError(
+                f"the image {reference} is in {region}, and this deployment in {stack.region}",
+                next_step="push it to that region, or set AWS_REGION to the image's",
             )
-    except ClientError as error:
-        raise _refused(stack, error) from error
-    except BotoCoreError as error:
-        raise PunchError(
-            f"CloudFormation cannot be reached: {error}",
-            next_step="check the credentials, AWS_REGION and AWS_ENDPOINT_URL",
-        ) from error
-    return {o["OutputKey"]: o["OutputValue"] for o in after.get("Outputs", [])}
+    if not plan.local_images:
+        return
+    kinds = {name: images.architecture(name) for name in plan.local_images.values()}
+    given = plan.parameters.get("Architecture")
+    for name, kind in kinds.items():
+        if given and kind != given:
+            raise UsageError(
+                f"the image {name} is for {kind}, and Architecture={given} was given",
+                next_step="build it on such a machine, or leave the parameter out",
+            )
+        given = kind
+    plan.parameters["Architecture"] = given or "x86_64"
 
 
-def wait_for_api(seconds: float, config: Config | None = None) -> None:
+def _check_limits(
+    plan: Plan, wish: Wish, stack: Stack, account: Account, before: Mapping[str, str]
+) -> None:
+    most, free = account.concurrency()
+    kept = int(plan.parameters.get("ReservedConcurrency", "-1"))
+    had = max(0, int(before.get("ReservedConcurrency", "-1")))
+    left = free + had - max(0, kept)
+    if kept >= 0 and left < min(UNRESERVED, most):
+        raise UsageError(
+            f"ReservedConcurrency={kept} leaves {left} of this account's {most} workers to other"
+            f" functions, and AWS wants {min(UNRESERVED, most)} to stay",
+            next_step="reserve less, or ask AWS for more (Service Quotas, Lambda, concurrent"
+            " executions)",
+        )
+    if most < UNRESERVED:
+        plan.notes.append(
+            f"this account runs {most} workers at once: a job with more Lambda nodes cannot run."
+            " Service Quotas, Lambda, concurrent executions, raises that"
+        )
+
+
+def _check_node(
+    plan: Plan, wish: Wish, stack: Stack, account: Account, before: Mapping[str, str]
+) -> None:
+    subnet = wish.node_subnet or before.get("NodeSubnet")
+    if not subnet:
+        return
+    plan.parameters["NodeSubnet"] = subnet
+    plan.parameters.setdefault("NodeVpc", account.subnet_vpc(subnet))
+    if not before.get("NodeAmi") and "NodeAmi" not in plan.parameters:
+        kind = plan.parameters.get("Architecture") or before.get("Architecture") or "x86_64"
+        plan.parameters["NodeAmi"] = account.latest_ami(kind)
+
+
+class Registry:
+    """The images' repositories, and the way into them."""
+
+    def __init__(self, wish: Wish, config: Config, desk: Desk) -> None:
+        self._wish = wish
+        self._config = config
+        self._desk = desk
+        self._repositories = images.Repositories(config)
+        self.stack = Stack(f"{wish.stack}-registry", config, desk.say)
+
+    def propose(self, prefix: str) -> ChangeSet | None:
+        """What must be made before anything can be pushed."""
+        ours = {name for _, name in self.stack.resources().values()}
+        parameters = {"Prefix": prefix.lower()}
+        for name in REPOSITORIES.values():
+            create = f"Create{name.title()}Repository"
+            repository = f"{prefix.lower()}-{name}"
+            theirs = repository not in ours and self._repositories.uri(repository)
+            parameters[create] = "no" if theirs else "yes"
+        if set(parameters.values()) == {prefix.lower(), "no"}:
+            return None
+        return self.stack.propose(template("registry"), parameters)
+
+    def discard(self, proposal: ChangeSet | None) -> None:
+        if proposal:
+            self.stack.discard(proposal)
+
+    def execute(self, proposal: ChangeSet | None) -> None:
+        if proposal:
+            self.stack.execute(proposal)
+
+    def push(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Pushes what is not there yet; the template's parameters that name the images."""
+        pushed = {}
+        for parameter, name in names.items():
+            repository = f"{self._wish.stack.lower()}-{REPOSITORIES[parameter]}"
+            self._desk.say(f"pushing {name}")
+            image = self._repositories.push(name, repository, self._wish.registry)
+            self._desk.say(f"{image.reference} ({image.size / 1e6:.0f} MB uncompressed)")
+            pushed[parameter] = image.reference
+        return pushed
+
+    def forget_old(self, deployed: Mapping[str, str]) -> None:
+        """Removes all but the newest images; never one that is deployed."""
+        for parameter in ("ImageUri", "NodeImageUri"):
+            if reference := deployed.get(parameter):
+                self._repositories.forget_old(reference)
+
+
+def wait_for_api(seconds: float, config: Config) -> None:
     """Waits until CloudFormation answers, or `seconds` have gone: `deploy` then says what is wrong.
 
-    The local API starts at the same time as the deployment.
+    An emulation's API starts at the same time as the deployment.
     """
     from botocore.exceptions import BotoCoreError
 
-    api = client(
-        "cloudformation",
-        config or Config.from_env(),
-        connect_timeout=1,
-        retries={"total_max_attempts": 1},
-    )
+    api = client("cloudformation", config, connect_timeout=1, retries={"total_max_attempts": 1})
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -117,96 +342,12 @@ def wait_for_api(seconds: float, config: Config | None = None) -> None:
             time.sleep(0.1)
 
 
-def _template(path: Path | None) -> str:
-    for candidate in (path,) if path else TEMPLATES:
-        if candidate.is_file():
-            return candidate.read_text(encoding="utf-8")
-    raise UsageError(
-        f"no template at {path or ' or '.join(map(str, TEMPLATES))}",
-        next_step="run this in a clone of the repository, or name it with --template",
-    )
-
-
-def _parameters(given: Mapping[str, str], before: dict[str, Any] | None) -> list[dict[str, Any]]:
-    out: list[dict[str, Any]] = [
-        {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()
-    ]
-    kept = (p["ParameterKey"] for p in (before or {}).get("Parameters", []))
-    out += [{"ParameterKey": k, "UsePreviousValue": True} for k in kept if k not in given]
-    return out
-
-
-def _describe(api: Any, stack: str) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
-        described: dict[str, Any] = api.describe_stacks(StackName=stack)["Stacks"][0]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return None
-        raise
-    return None if described["StackStatus"] == "DELETE_COMPLETE" else described
-
-
-def _wait(api: Any, stack: str) -> dict[str, Any] | None:
-    deadline = time.monotonic() + TIMEOUT
-    while (now := _describe(api, stack)) and now["StackStatus"].endswith("_IN_PROGRESS"):
-        if time.monotonic() > deadline:
-            raise PunchError(
-                f"the stack {stack} is still {now['StackStatus']} after {TIMEOUT:.0f} s",
-                next_step="look at its events in the CloudFormation console",
-            )
-        time.sleep(_POLL)
-    return now
-
-
-def _failures(api: Any, stack: str, since: float) -> list[str]:
-    events = api.describe_stack_events(StackName=stack)["StackEvents"]
-    return [
-        f"{e['LogicalResourceId']} ({e['ResourceType']}): {e.get('ResourceStatusReason', '?')}"
-        for e in reversed(events)
-        if e["ResourceStatus"].endswith("_FAILED") and e["Timestamp"].timestamp() >= since - 5
-    ]
-
-
-def _refused(stack: str, error: ClientError) -> PunchError:
-    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-    if code == "ValidationError":
-        return UsageError(f"the stack {stack}: {message}", next_step="see docs/deploy-aws.md")
-    return PunchError(
-        f"the stack {stack}: {code}: {message}",
-        next_step="check the permissions listed in docs/deploy-aws.md",
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="punchlib.aws.deploy", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--image", required=True, help="the Lambda image, by digest")
-    parser.add_argument("--bucket", required=True)
-    parser.add_argument("--stack", default=STACK)
-    parser.add_argument("--template", type=Path)
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="S", help="give the API S seconds to come up"
-    )
-    parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
-    arguments = parser.parse_args(argv)
-    parameters = {"ImageUri": arguments.image, "BucketName": arguments.bucket}
-    try:
-        for item in arguments.parameter:
-            name, equals, value = item.partition("=")
-            if not equals:
-                raise UsageError(f"--parameter {item} is not NAME=VALUE")
-            parameters[name] = value
-        wait_for_api(arguments.wait)
-        outputs = deploy(parameters, stack=arguments.stack, template=arguments.template)
-    except PunchError as error:
-        print(f"deploy: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps({"v": 1, "stack": arguments.stack, "outputs": outputs}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def environment(stack: Stack, region: str) -> dict[str, str]:
+    """What `punch run` needs to find a deployment."""
+    names = stack.parameters()
+    env = {"AWS_BUCKET": names["BucketName"], "AWS_REGION": region}
+    if names["TableName"] != Config.table:
+        env["PUNCH_TABLE"] = names["TableName"]
+    if names["FunctionName"] != Config.function:
+        env["PUNCH_FUNCTION"] = names["FunctionName"]
+    return env

@@ -60,7 +60,8 @@ def test_an_image_is_pushed_under_its_digest_and_can_be_pulled_by_it(registry: s
     with urllib.request.urlopen(f"http://{registry}/v2/punch-router/tags/list") as answer:
         assert json.load(answer)["tags"] == [digest[:16]]
     assert client.images.pull(pushed.reference).id == client.images.get(IMAGE).id
-    client.images.remove(pushed.tag)
+    assert pushed.tag not in client.images.get(IMAGE).tags  # only what was there stays
+    client.images.remove(pushed.reference)
     client.close()
 
 
