@@ -222,7 +222,8 @@ class Cloud:
         stack, wanted, word = found["stack"], found["wanted"], "UPDATE"
         if found["creates"]:
             word = "CREATE"
-        before, made = dict(stack.resources), []
+        before = dict(stack.resources)
+        made: list[str] = []
         for name, resource in wanted.items():
             if name in before:
                 stack.resources[name] = resource

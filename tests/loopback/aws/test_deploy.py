@@ -30,7 +30,7 @@ def go(wish: Wish, person: Person) -> dict[str, str]:
     return deploy(wish, person.desk, Config.from_env())
 
 
-def gone(ask: Any, **request: str) -> bool:
+def gone(ask: Any, **request: str | None) -> bool:
     try:
         ask(**request)
     except ClientError:
@@ -108,7 +108,7 @@ def test_deploy_again_and_destroy(strict: Cloud, wish: Wish, person: Person) -> 
     s3 = strict.ministack.client("s3")
     kept = destroy(wish.stack, leaving.desk, Config.from_env())
     assert leaving.asked == 1 and f"remove  the stack {wish.stack} (" in leaving.read
-    assert len(kept) == 2 and wish.bucket in kept[0] and wish.table in kept[1]
+    assert len(kept) == 2 and str(wish.bucket) in kept[0] and str(wish.table) in kept[1]
     s3.head_bucket(Bucket=wish.bucket)
     functions, logs = strict.ministack.client("lambda"), strict.ministack.client("logs")
     assert gone(functions.get_function, FunctionName=wish.function)

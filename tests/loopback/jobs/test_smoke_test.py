@@ -54,4 +54,5 @@ class Wrong:
 
 def test_a_result_that_is_not_sorted_is_seen(cloud: LocalCloud) -> None:
     with pytest.raises(JobFailed, match="not what sort gives"):
-        smoke_test.run(Wrong(cloud.launchers["lambda"]), Config.from_env(), EventSink(print), lines=500)
+        function = Wrong(cloud.launchers["lambda"])
+        smoke_test.run(function, Config.from_env(), EventSink(print), lines=500)
