@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.stream_end import write_terms
 from tests.support.stream_rig import DEADLINE, FACTOR, Rig, background, digest, payload
+from tests.support.wakeups import wakeups
 
 END = Path(__file__).parents[3] / "bench" / "stream_end.py"
 MIB = 1 << 20
@@ -32,8 +33,8 @@ def free_port() -> int:
 class Ends:
     """The sender's and the receiver's process."""
 
-    def __init__(self, rig: Rig, security: str, silence: float) -> None:
-        self.silence = silence
+    def __init__(self, rig: Rig, security: str, silence: float, factor: float) -> None:
+        self._times = ["--factor", str(factor), "--silence", str(silence)]
         terms = rig.folder / "terms"
         write_terms(terms, security, 1)
         port = free_port()
@@ -45,7 +46,7 @@ class Ends:
     ) -> subprocess.Popen[str]:
         command = [sys.executable, str(END), role, security, "--terms", str(terms), where]
         return subprocess.Popen(
-            [*command, "--factor", str(FACTOR), "--silence", str(self.silence), fifo],
+            [*command, *self._times, fifo],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -57,8 +58,8 @@ class Ends:
 
 
 @contextmanager
-def ends(rig: Rig, security: str, silence: float = 10.0) -> Iterator[Ends]:
-    both = Ends(rig, security, silence)
+def ends(rig: Rig, security: str, silence: float = 10.0, factor: float = FACTOR) -> Iterator[Ends]:
+    both = Ends(rig, security, silence, factor)
     try:
         yield both
     finally:
@@ -140,6 +141,27 @@ def test_an_end_that_stood_still_goes_on(tmp_path: Path, security: str, victim: 
         assert both.finish(both.recv)[0] == 0
     assert got < len(rig.data)
     assert digest(rig.got) == digest(rig.data)
+
+
+@pytest.mark.slow
+def test_a_connection_that_waits_hardly_wakes_up(tmp_path: Path) -> None:
+    """Its own PING and the peer's, every ten seconds each, while nothing flows."""
+    rig = Rig(tmp_path, b"")
+    with ends(rig, "encrypted", silence=300.0, factor=1.0) as both, ExitStack() as held:
+        source = os.open(rig.source, os.O_RDWR)
+        held.callback(os.close, source)
+        held.enter_context(background(rig.drain, rig.release))
+        os.write(source, b"x")
+        wait_for(rig, 1)
+        time.sleep(1.0)
+        before = [wakeups(end.pid) for end in (both.send, both.recv)]
+        time.sleep(20.0)
+        after = [wakeups(end.pid) for end in (both.send, both.recv)]
+        for one, other in zip(before, after, strict=True):
+            assert other > one  # they do say PING
+            assert other - one <= 8
+        for end in (both.send, both.recv):
+            end.kill()
 
 
 def test_a_killed_feeder_looks_like_an_end(tmp_path: Path) -> None:
