@@ -1,8 +1,8 @@
-"""tests/unit mirrors punchlib: each module has a namesake, or this says where it is tested.
+"""The tests mirror punchlib: each module has a namesake, or this says where it is tested.
 
 A namesake of `punchlib/core/frames.py` is `tests/unit/core/test_frames.py` or `test_frames_*.py`.
-What needs none either moves bytes through real sockets, FIFOs and processes, where a test without
-them would test its own fakes, or is tested with its only user.
+What moves bytes through real sockets, FIFOs and processes has it in tests/loopback, since a test
+without them would test its own fakes. What has neither is tested with its only user.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ _RUNTIME = "loopback/runtime/"
 #: Module -> the test, below tests/, that is about it.
 ELSEWHERE = {
     "api.py": "loopback/net/test_api.py",
-    "aws/deploy.py": "loopback/aws/test_deploy.py",
+    "aws/account.py": "loopback/aws/test_stacks.py",
+    "aws/destroy.py": "loopback/aws/test_stacks.py",
     "aws/errors.py": "loopback/runtime/test_s3_tools.py",
     "aws/images.py": "e2e/test_push.py",
+    "cli/deploy.py": "loopback/aws/test_stacks.py",
+    "cli/destroy.py": "loopback/aws/test_stacks.py",
     "cli/ec2_handler.py": "loopback/node/test_handlers.py",
     "cli/interrupt.py": "loopback/jobs/test_cli.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
@@ -34,32 +37,24 @@ ELSEWHERE = {
     "local/aws_api.py": "loopback/local/test_isolation.py",
     "local/cloud.py": "loopback/jobs/test_cli.py",
     "local/host.py": "loopback/local/test_isolation.py",
-    "local/isolation.py": "loopback/local/test_isolation.py",
     "local/rie.py": "loopback/node/test_handlers.py",
-    "local/stun_server.py": "loopback/local/test_stun_server.py",
     "local/worker.py": "loopback/local/test_isolation.py",
     "local/workers.py": "loopback/jobs/test_failures.py",
     "net/attempt.py": "loopback/net/test_connector.py",
     "net/channel.py": "loopback/stream/test_whole.py",
     "net/connection.py": "loopback/net/test_connector.py",
-    "net/connector.py": "loopback/net/test_connector.py",
     "net/establishing.py": "unit/core/test_agreement.py",
     "net/gather.py": "loopback/net/test_connector.py",
     "net/meeting.py": "unit/core/test_agreement.py",
     "net/nat_observer.py": "loopback/net/test_stun_client.py",
-    "net/readiness.py": "loopback/net/test_readiness.py",
-    "net/s3_route.py": "loopback/net/test_s3_route.py",
     "net/sockets.py": "nat/test_reference.py",
-    "net/stun_client.py": "loopback/net/test_stun_client.py",
     "net/tls.py": "loopback/stream/test_security.py",
     "net/watching.py": "loopback/modes/test_dead_machine.py",
     "node/claim.py": "loopback/node/test_handlers.py",
     "node/clean_slate.py": "loopback/node/test_warm_worker.py",
-    "node/door.py": "loopback/node/test_door.py",
     "node/ec2_handler.py": "loopback/node/test_handlers.py",
     "node/handling.py": "loopback/node/test_handlers.py",
     "node/lambda_handler.py": "loopback/node/test_handlers.py",
-    "node/sandbox.py": "loopback/jobs/test_sandbox.py",
     "node/script_runner.py": "loopback/node/test_handlers.py",
     "pump/buffers.py": "loopback/stream/test_whole.py",
     "pump/ends.py": "loopback/stream/test_whole.py",
@@ -71,7 +66,6 @@ ELSEWHERE = {
     "pump/turn.py": "loopback/stream/test_siblings.py",
     "pump/unsent.py": "loopback/stream/test_unsent.py",
     "pump/v1.py": "loopback/stream/test_v1.py",
-    "rendezvous/dynamodb.py": "loopback/rendezvous/test_dynamodb.py",
     "rendezvous/memory.py": "loopback/rendezvous/test_stores.py",
     "rendezvous/store.py": "loopback/rendezvous/test_stores.py",
     "runtime/auto_split.py": _RUNTIME + "test_blocks_tools.py",
@@ -82,13 +76,11 @@ ELSEWHERE = {
     "runtime/engine_client.py": "loopback/engine/test_engine.py",
     "runtime/holding.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/invoke_lambda.py": _RUNTIME + "test_s3_ranges.py",
-    "runtime/layout.py": _RUNTIME + "test_layout.py",
     "runtime/pipes.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/r_merge.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/r_unwrap.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/r_wrap.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/s3_get.py": _RUNTIME + "test_s3_tools.py",
-    "runtime/s3_ranges.py": _RUNTIME + "test_s3_ranges.py",
     "runtime/s3_reader.py": _RUNTIME + "test_s3_tools.py",
     "runtime/script_shell.py": "unit/runtime/test_state.py",
     "runtime/split.py": "unit/runtime/test_lines.py",
@@ -102,8 +94,12 @@ def without_a_namesake() -> set[str]:
     found = set()
     for path in PUNCHLIB.rglob("*.py"):
         module = path.relative_to(PUNCHLIB)
-        folder = TESTS / "unit" / module.parent
-        named = [*folder.glob(f"test_{path.stem}.py"), *folder.glob(f"test_{path.stem}_*.py")]
+        named = [
+            test
+            for top in ("unit", "loopback")
+            for form in (f"test_{path.stem}.py", f"test_{path.stem}_*.py")
+            for test in (TESTS / top / module.parent).glob(form)
+        ]
         if path.name != "__init__.py" and not named:
             found.add(str(module))
     return found
