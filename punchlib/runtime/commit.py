@@ -23,7 +23,7 @@ def deferred() -> str:
     if os.environ.get("PUNCH_COMMIT"):
         return scope.folders[0]
     # A small put may end before its script has started its last stage, and the wait script then.
-    shell = verdicts.judge(scope)
+    shell = verdicts.judge(scope, scope.sourcing)
     return scope.folder_of(shell) if shell else ""
 
 

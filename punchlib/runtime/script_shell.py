@@ -97,6 +97,15 @@ class Process:
             sources.append(f"{self._folder}/cwd/{rest[0].decode('utf-8', 'surrogateescape')}")
         return any(_holds(source, text) for source in sources)
 
+    def ignores(self, *signals: int) -> bool:
+        """Does it ignore all these signals? Where nobody tells, it may."""
+        try:
+            lines = read(f"{self._folder}/status").split(b"\n")
+        except OSError:
+            return True
+        mask = next((int(x.split()[1], 16) for x in lines if x.startswith(b"SigIgn:")), -1)
+        return all(mask >> number - 1 & 1 for number in signals)
+
     def state_dir(self) -> str:
         """The PUNCH_STATE_DIR with which it was started."""
         try:
@@ -129,15 +138,28 @@ class Lineage:
     Attributes:
         shells: those of its own script.
         beyond: those above: they run other scripts, which started ours.
-        awaited: those of `shells` whose text says that they will source the wait script.
+        sourcing: those of `shells` whose text says that they will source the wait script.
+        awaited: those of `sourcing` that get there while we run: we are in their background.
         given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
     """
 
-    def __init__(self, shells: list[Process], beyond: list[Process]) -> None:
-        top, self.awaited = _waiting(shells)
+    def __init__(self, chain: list[Process], shells: list[Process], own: int) -> None:
+        """
+        Args:
+            chain: our process and those above it.
+            shells: those of them that read scripts, and what an orphan has instead.
+            own: how many of `shells` no other program separates from us.
+        """
+        first, last = _sourcing(shells)
+        # Process substitutions are children of the program that was given them, so a script with
+        # a wait script reaches as far as its text.
+        top = last or own
+        sourcing = shells[first:last]
         self.shells = [s.name for s in shells[:top]]
-        self.beyond = [s.name for s in [*shells[top:], *beyond]]
-        self.given = next(filter(None, (s.state_dir() for s in shells)), "")
+        self.beyond = [s.name for s in shells[top:]]
+        self.sourcing = [s.name for s in sourcing]
+        self.awaited = [s.name for s in sourcing if _in_background(s, chain)]
+        self.given = next(filter(None, (s.state_dir() for s in shells[:top])), "")
 
 
 def lineage(proc: str = "/proc") -> Lineage:
@@ -147,41 +169,50 @@ def lineage(proc: str = "/proc") -> Lineage:
         OSError: /proc says nothing about ourselves.
     """
     us = Process("self", proc)
-    shells: list[Process] = []
-    beyond: list[Process] = []
-    found, pid, whole = shells, us.parent, us.session == us.pid
-    while pid:
+    chain, shells, own = [us], list[Process](), None
+    while chain[-1].parent:
         try:
-            process = Process(pid, proc)
+            process = Process(chain[-1].parent, proc)
         except OSError:
             break
-        whole = whole or us.session == pid
+        chain.append(process)
         if process.reads_script():
-            found.append(process)
-        elif process.program not in _WRAPPERS:
-            found = beyond
-        pid = process.parent
-    if not whole:
+            shells.append(process)
+        elif own is None and process.program not in _WRAPPERS:
+            own = len(shells)
+    if us.session not in [p.pid for p in chain]:
         # An orphan: its parents ended before it. Who belongs to its session may be its script.
-        known = [s.name for s in [*shells, *beyond]]
-        shells += [s for s in session_shells(us.session, proc) if s.name not in known]
-    return Lineage(shells or [us], beyond)
+        known = [s.name for s in shells]
+        found = [s for s in session_shells(us.session, proc) if s.name not in known]
+        shells[:0], own = found, len(found) + (own or 0)
+    own = len(shells) if own is None else own
+    return Lineage(chain, shells if own else [us, *shells], own or 1)
 
 
-def _waiting(shells: list[Process]) -> tuple[int, list[str]]:
-    """Which of these shells will source the wait script, and how many are of their script.
+def _sourcing(shells: list[Process]) -> tuple[int, int]:
+    """From which to which of these shells the wait script will be sourced.
 
     The nearest script's own text counts: subshells have it too, `bash -c` may have another.
     """
-    for index, shell in enumerate(shells):
+    for first, shell in enumerate(shells):
         if shell.mentions(WAIT_SCRIPT):
-            top = index + 1
-            while top < len(shells) and shells[top].words == shell.words:
-                top += 1
-            return top, [s.name for s in shells[index:top]]
-        if shell.reads_file:
+            last = first + 1
+            while last < len(shells) and shells[last].words == shell.words:
+                last += 1
+            return first, last
+        if shell.program in _SHELLS and shell.reads_file:
             break
-    return len(shells), []
+    return 0, 0
+
+
+def _in_background(shell: Process, chain: list[Process]) -> bool:
+    """Does this shell go on while we run?
+
+    What a shell without job control starts in the background ignores SIGINT and SIGQUIT (POSIX,
+    2.11); where it waits for us in the foreground, we must not wait for it.
+    """
+    place = next((i for i, p in enumerate(chain) if p.name == shell.name), 0)
+    return not place or chain[place - 1].ignores(2, 3)
 
 
 def session_shells(session: int, proc: str = "/proc") -> list[Process]:

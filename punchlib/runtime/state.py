@@ -24,6 +24,8 @@ VERDICTS = "verdicts"
 SPARE = "spare"
 #: Room that is kept for markers on a disk that has none left: files, and bytes in each.
 SPARES, SPARE_SIZE = 4, 4096
+#: The file that says that nothing of a state folder is missing.
+COMPLETE = "complete"
 #: Seconds after which the folder of a shell that has ended is nobody's.
 STALE = 3600
 
@@ -38,7 +40,8 @@ class Scope:
         place: the state folder; by hand the folder that holds one for each shell.
         by_hand: nobody gave us a folder.
         shells: the script's shells, nearest first (`script_shell.Process.name`).
-        awaited: those of them that will source the wait script.
+        sourcing: those of them that will source the wait script.
+        awaited: those of these that will while we run.
         beyond: by hand, the shells above: a failure is left with them too, and not read.
         proc: the /proc in which they have these names.
     """
@@ -53,6 +56,7 @@ class Scope:
         self.place = place
         self.by_hand = by_hand
         self.shells = line.shells
+        self.sourcing = line.sourcing
         self.awaited = line.awaited
         self.beyond = line.beyond if by_hand else []
         self.proc = proc
@@ -74,11 +78,11 @@ class Scope:
     @property
     def home(self) -> str:
         """The one folder to name to programs that we start ourselves."""
-        return self.folder_of((self.awaited or self.shells)[-1])
+        return self.folder_of((self.sourcing or self.shells)[-1])
 
     def encode(self) -> str:
         """All but the paths, which another process may know under other names."""
-        names = (self.shells, self.awaited, self.beyond)
+        names = (self.shells, self.sourcing, self.awaited, self.beyond)
         return "|".join(["hand" if self.by_hand else "given", *map(",".join, names)])
 
     @classmethod
@@ -87,7 +91,9 @@ class Scope:
         kind, *lists = text.split("|")
         out = cls.__new__(cls)
         out.place, out.by_hand, out.proc = place, kind == "hand", proc
-        out.shells, out.awaited, out.beyond = ([n for n in x.split(",") if n] for x in lists)
+        out.shells, out.sourcing, out.awaited, out.beyond = (
+            [name for name in names.split(",") if name] for names in lists
+        )
         return out
 
 
@@ -145,8 +151,8 @@ def prepare() -> None:
 def prepare_folder(folder: str) -> None:
     """Makes one state folder, with all that a marker needs; what is there stays."""
     try:
-        posix.stat(f"{folder}/{FAILURES}")
-        return  # it is made last
+        posix.stat(f"{folder}/{SPARE}/{COMPLETE}")
+        return
     except FileNotFoundError:
         pass
     above = folder.rpartition("/")[0]
@@ -157,12 +163,13 @@ def prepare_folder(folder: str) -> None:
         _mkdir(above)
     if _mkdir(folder) and above == root():
         _sweep(above, posix.stat(folder).st_mtime)
-    _mkdir(f"{folder}/{VERDICTS}")
-    _mkdir(f"{folder}/{PENDING}")
-    if _mkdir(f"{folder}/{SPARE}"):
-        for number in range(SPARES):
-            _write(f"{folder}/{SPARE}/{number}", b"\n" * SPARE_SIZE)
-    _mkdir(f"{folder}/{FAILURES}")
+    for name in (VERDICTS, PENDING, FAILURES, SPARE):
+        _mkdir(f"{folder}/{name}")
+    for name in (*map(str, range(SPARES)), COMPLETE):
+        try:
+            _write(f"{folder}/{SPARE}/{name}", b"\n" * SPARE_SIZE if name != COMPLETE else b"")
+        except FileExistsError:
+            continue  # another stage began at the same time
 
 
 def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") -> None:

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from punchlib.runtime import markers, script_shell, state
@@ -55,7 +55,7 @@ def settled(scope: state.Scope) -> bool:
     """Is there nothing to wait for: has every stage that is dead been judged, or one badly?"""
     if markers.failures(scope.folders):
         return True
-    shell = judge(scope)
+    shell = judge(scope, scope.awaited)
     if shell is None or _unjudged(scope, shell) == []:
         return True
     if script_shell.find(shell, scope.proc):
@@ -66,13 +66,19 @@ def settled(scope: state.Scope) -> bool:
     return True
 
 
-def judge(scope: state.Scope) -> str | None:
-    """The shell that judges our script's stages: whose wait script has begun, or will."""
+def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
+    """The shell that judges our script's stages: whose wait script has begun, or will.
+
+    Args:
+        scope: ours.
+        candidates: those that will: `scope.awaited`, or all of `scope.sourcing` for somebody who
+            will not wait for them.
+    """
     for shell in scope.shells:
         if os.path.exists(f"{_verdicts(scope, shell)}/{shell}.begun"):  # noqa: PTH110
             return shell
-    living = [s for s in scope.awaited if script_shell.find(s, scope.proc)]
-    last = living or scope.awaited
+    living = [s for s in candidates if script_shell.find(s, scope.proc)]
+    last = living or candidates
     return last[-1] if last else None
 
 

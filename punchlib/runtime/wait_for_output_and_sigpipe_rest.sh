@@ -31,8 +31,8 @@ __punch_before=$-:$SHELLOPTS:$BASHOPTS:
 \builtin set +abefkuvxCEHT +o posix
 \builtin shopt -u expand_aliases failglob nullglob nocasematch nocaseglob extdebug
 
-# Sets __punch_id to `PID-STARTTIME` of a process (or `self`), since pids come again; to "" when it
-# is not there. /proc may be that of an outer namespace: there its pid is another one.
+# Sets __punch_id to `PID-STARTTIME` of a process (or `self`), since pids come again, to "" when it
+# is not there; and __punch_parent. /proc may be that of an outer namespace: there its pid is another one.
 __punch_identify() {
     builtin local __punch_n
     builtin local -a __punch_stat
@@ -44,6 +44,8 @@ __punch_identify() {
         # The second field, a name in brackets, may hold anything; the start time is the 22nd.
         builtin printf -v __punch_n '%s ' "${__punch_stat[@]}"
         __punch_n=${__punch_n##*) }
+        __punch_parent=${__punch_n#* }
+        __punch_parent=${__punch_parent%% *}
         for __punch_stat in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do
             __punch_n=${__punch_n#* }
         done
@@ -379,7 +381,7 @@ __punch_main() {
     __punch_text=() __punch_left=() __punch_stage=() __punch_pids=() __punch_dirs=()
     builtin local -a __punch_known __punch_name __punch_killed
     __punch_known=() __punch_name=() __punch_killed=()
-    builtin local __punch_id __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
+    builtin local __punch_id __punch_parent __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
     builtin local __punch_garbage='' __punch_last='' __punch_pid __punch_n __punch_harmless
     builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps
     if [[ -n ${GLOBIGNORE:-} ]]; then builtin local GLOBIGNORE=; fi
@@ -411,14 +413,22 @@ __punch_main() {
         __punch_stage[__punch_pid]=$__punch_n
         __punch_n=$((__punch_n - 1))
         __punch_last=$__punch_pid
+        __punch_parent=${__punch_shell%-*}
         if [[ -n $__punch_outer ]]; then
             __punch_id=${__punch_known[__punch_pid]:-}
         else
             __punch_identify "$__punch_pid"
         fi
-        # A stage that has already ended has no start time any more.
-        __punch_name[__punch_pid]=${__punch_id:-$__punch_pid-0}
-        __punch_say "stage.${__punch_name[__punch_pid]}"
+        if [[ $__punch_parent != "${__punch_shell%-*}" ]]; then
+            # Somebody else's: it would be waited for in vain, and killed.
+            __punch_fail "pid $__punch_pid is no stage of this script"
+            builtin unset "__punch_left[$__punch_pid]"
+            __punch_judged=$((__punch_judged + 1))
+        else
+            # A stage that has already ended has no start time any more.
+            __punch_name[__punch_pid]=${__punch_id:-$__punch_pid-0}
+            __punch_say "stage.${__punch_name[__punch_pid]}"
+        fi
     done
     __punch_say begun
     __punch_wait
@@ -436,11 +446,12 @@ __punch_restore() {
         __punch_kill __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
         __punch_settle __punch_main __punch_restore
     if [[ $__punch_saved == *:posix:* ]]; then builtin set -o posix; fi
-    for __punch_option in expand_aliases failglob nullglob nocasematch nocaseglob extdebug; do
-        if [[ $__punch_saved == *:$__punch_option:* ]]; then builtin shopt -s "$__punch_option"; fi
-    done
     for __punch_option in a b f k u v x C E H T e; do
         if [[ ${__punch_saved%%:*} == *$__punch_option* ]]; then builtin set "-$__punch_option"; fi
+    done
+    # Last the one that would make letters above equal.
+    for __punch_option in expand_aliases failglob nullglob nocaseglob extdebug nocasematch; do
+        if [[ $__punch_saved == *:$__punch_option:* ]]; then builtin shopt -s "$__punch_option"; fi
     done
 }
 

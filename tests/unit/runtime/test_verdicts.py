@@ -22,7 +22,11 @@ class Script:
         self.verdicts = folder / "verdicts"
         self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
         self.shell, self.stage = (Process(p.pid).name for p in self.processes)
-        state.adopt(state.Scope.decode(f"given|{self.shell}|{self.shell}|", str(folder), "/proc"))
+        state.adopt(
+            state.Scope.decode(
+                f"given|{self.shell}|{self.shell}|{self.shell}|", str(folder), "/proc"
+            )
+        )
 
     def say(self, *words: str) -> None:
         for word in words:
