@@ -433,7 +433,7 @@ __punch_main() {
     __punch_say begun
     __punch_wait
     __punch_settle
-    if [[ -n $__punch_traps ]]; then builtin eval "$__punch_traps"; fi
+    if [[ -n $__punch_traps ]]; then builtin eval "builtin $__punch_traps"; fi
     if ((__punch_judged == __punch_count)); then internal_exec_status=$__punch_status; fi
 }
 
