@@ -46,6 +46,11 @@ class Meter:
         """Seconds of processor time so far."""
         return self._cpu()
 
+    def members(self) -> list[int]:
+        """The processes that are in it now."""
+        text = (self._groups[0][0] / "cgroup.procs").read_text()
+        return [int(pid) for pid in text.split()]
+
     def reset(self) -> None:
         """Begins to look for the peak anew."""
         self.peak_mb = 0.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import PurePath
 
 from punchlib.jobs.shell_words import NotUnderstoodError, ShellCommand, Word, commands
+from punchlib.runtime import catalogue
 
 _FUNCTION = re.compile(r"^\s*(?:function\s+)?([\w-]+)\s*\(\)", re.MULTILINE)
 
-_READ, _WRITTEN, _UNKNOWN = "read", "written", "unknown"
+_READ, _WRITTEN, _UNKNOWN = catalogue.READ, catalogue.WRITTEN, "unknown"
 
 #: Commands that neither read nor write the FIFO they name.
 _NEUTRAL = frozenset(("rm", "mkfifo", "chmod", "ls", "test", "[", "[[", "echo", "unlink", "stat"))
@@ -30,17 +30,7 @@ _READERS = frozenset(
         "wc",
         "cut",
         "rev",
-        "r_merge",
     )
-)
-#: The S3 tools: the second argument is the file.
-_S3_WRITERS = (
-    "s3-get-object.py",
-    "s3-shard-reader.py",
-    "s3-shard-reader-direct.py",
-    "s3-chunk-reader-approx-correction.py",
-    "s3-chunk-reader-smart-prealigned.py",
-    "s3-chunk-reader-approx-tail-coord.py",
 )
 
 
@@ -123,20 +113,13 @@ def _arguments(found: Reading, command: ShellCommand) -> None:
         words = words[1:]
         name = PurePath(words[0].text).name
     arguments = words[1:]
-    if name == "pashlib":
-        for word in arguments:
-            _pashlib(found, word)
-    elif name == "dgsh-tee":
-        for option, value in pairwise(arguments):
-            _use(found, value, {"-i": _READ, "-o": _WRITTEN}.get(option.text, ""))
-    elif name in ("r_split", "split", "auto-split.sh"):
-        files = [w for w in arguments if w.text not in ("-r", "-c")]
-        _all(found, files[:1], _READ)
-        _all(found, files[1:], _WRITTEN)
-    elif name in _S3_WRITERS:
-        _all(found, arguments[1:2], _WRITTEN)
-    elif name == "s3-put-object.py":
-        _all(found, arguments[1:2], _READ)
+    if name in catalogue.TOOLS:
+        for index, path, use in catalogue.paths(name, [word.text for word in arguments]):
+            _use(found, Word(path, arguments[index].literal), use)
+        if name == "pashlib":
+            for word in arguments:
+                _pashlib(found, word)
+        _all(found, _embedded(name, arguments), _UNKNOWN)
     elif name == "tee":
         _all(found, arguments, _WRITTEN)
     elif name in _READERS or (name == "sort" and not _sort_writes(arguments)):
@@ -149,13 +132,17 @@ def _sort_writes(arguments: list[Word]) -> bool:
     return any(w.text.startswith(("-o", "--output")) for w in arguments)
 
 
+def _embedded(name: str, arguments: list[Word]) -> list[Word]:
+    """The arguments that are a command of their own."""
+    return arguments if name == "r_wrap" else []
+
+
 def _pashlib(found: Reading, word: Word) -> None:
     parts = word.text.split("*", 4)
     if len(parts) != 5 or parts[0] not in ("send", "recv"):
         found.doubts.append(f"the pashlib argument {word.text!r} is not understood")
         return
     verb, key, _, _, fifo = parts
-    _use(found, Word(fifo, word.literal), _READ if verb == "send" else _WRITTEN)
     if "$" in key or "`" in key:
         found.doubts.append(f"the key {key} depends on a variable")
     else:

@@ -115,8 +115,9 @@ def _import_everything() -> Callable[[], None]:
     from punchlib import wiring
     from punchlib.aws import clients
 
-    for tool in catalogue.TOOLS:
-        catalogue.load(tool)
+    for name, tool in catalogue.TOOLS.items():
+        if tool.served:
+            catalogue.load(name)
     clients.keep()
     wiring.warm_up()
     gc.collect()
@@ -215,21 +216,18 @@ def receive(connection: socket.socket) -> Request:
                 fds += array.array("i", rights[: len(rights) - len(rights) % _INT.size])
     tool, argc, *rest = text.split(b"\0")
     argv = [os.fsdecode(a) for a in rest[: int(argc)]]
-    variables = (os.fsdecode(v).partition("=") for v in rest[int(argc) : -1])
+    variables = (os.fsdecode(v).partition("=") for v in rest[int(argc) :])
     environment = {name: value for name, _, value in variables}
-    for index, fd in zip(filter(None, rest[-1].split(b",")), fds[6:], strict=True):
-        i = int(index)
-        argv[i] = _with_path(tool.decode(), argv[i], fd)
+    for (index, path, _), fd in zip(catalogue.paths(tool.decode(), argv), fds[6:], strict=True):
+        argv[index] = _with_path(argv[index], path, fd)
     return Request(tool.decode(), argv, environment, fds)
 
 
-def _with_path(tool: str, argument: str, fd: int) -> str:
+def _with_path(argument: str, path: str, fd: int) -> str:
     """The argument with its path replaced by our descriptor of it."""
-    path = f"/proc/self/fd/{fd}"
-    catalogue.NAMES[path] = argument.split("*", 4)[4] if tool == "pashlib" else argument
-    if tool == "pashlib":
-        return "*".join([*argument.split("*", 4)[:4], path])
-    return path
+    ours = f"/proc/self/fd/{fd}"
+    catalogue.NAMES[ours] = path
+    return argument.removesuffix(path) + ours
 
 
 def enter(request: Request) -> None:

@@ -14,8 +14,7 @@ Handed over is, on an abstract Unix stream socket:
     text     tool NUL argc NUL arguments… NUL names=values… joined by NUL
     1 byte for every batch of at most `BATCH` descriptors (SCM_RIGHTS), in this order:
              0, 1, 2, the folder, the state folder (by hand the one that holds them all), /proc,
-             then one for each path in `paths`
-    text ends with the argument indexes of those paths: "i,j,…"
+             then one for each path among the arguments (`catalogue.paths`)
 
 and two bytes come back: 0 when the engine has taken the call on, and in the end the exit code.
 When the client shuts its side down, or is gone, the tool gets SIGTERM.
@@ -33,7 +32,7 @@ import _socket
 import posix
 import sys
 
-from punchlib.runtime import state
+from punchlib.runtime import catalogue, state
 
 #: The environment variable that names the engine's socket.
 ENGINE = "PUNCH_ENGINE"
@@ -52,8 +51,6 @@ def run(tool: str) -> int:
         code = _by_engine(name, tool, argv)
         if code is not None:
             return code
-    from punchlib.runtime import catalogue
-
     return catalogue.load(tool)(argv)
 
 
@@ -71,18 +68,18 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     told: list[int] = []
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        paths = [i for i, argument in enumerate(argv) if _path_of(tool, i, argument)]
+        paths = catalogue.paths(tool, argv)
         opened.append(posix.open(".", _O_PATH))
         state.prepare()
         scope = state.scope()
         opened.append(posix.open(scope.place, _O_PATH))
         opened.append(posix.open(scope.proc, _O_PATH))
-        for i in paths:
-            opened.append(posix.open(_path_of(tool, i, argv[i]), _O_PATH))
+        for _, path, _ in paths:  # here, in our /tmp
+            opened.append(posix.open(path, _O_PATH))
         sock.connect(b"\0" + name)
         if _uid_of(sock) != posix.geteuid():
             return None
-        _hand_over(sock, tool, argv, scope, paths, [0, 1, 2, *opened])
+        _hand_over(sock, tool, argv, scope, [0, 1, 2, *opened])
         _pass_on_sigterm(sock, told)
         taken = sock.recv(1)
         answer = sock.recv(1) if taken else None
@@ -132,28 +129,17 @@ def _uid_of(sock: _socket.socket) -> int:
 _O_PATH = 0o10000000 | 0o2000000  # O_PATH | O_CLOEXEC; the os module is not imported
 
 
-def _path_of(tool: str, index: int, argument: str) -> str:
-    """The file that an argument names, or "": such files are opened here, in our /tmp."""
-    if tool == "pashlib":
-        parts = argument.split("*", 4)
-        return parts[4] if len(parts) == 5 else ""
-    # The S3 tools: KEY FILE …
-    return argument if index == 1 and tool != "invoke-lambda.py" else ""
-
-
 def _hand_over(
     sock: _socket.socket,
     tool: str,
     argv: list[str],
     scope: state.Scope,
-    paths: list[int],
     fds: list[int],
 ) -> None:
     environment = [k + b"=" + v for k, v in posix.environ.items()]
     environment.append(f"{SCOPE}={scope.encode()}".encode())
     arguments = [a.encode("utf-8", "surrogateescape") for a in argv]
-    indexes = ",".join(map(str, paths)).encode()
-    text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment, indexes])
+    text = b"\0".join([tool.encode(), str(len(argv)).encode(), *arguments, *environment])
     sock.sendall(_int(len(text)) + _int(len(fds)) + text)
     for start in range(0, len(fds), BATCH):
         rights = b"".join(_int(fd) for fd in fds[start : start + BATCH])

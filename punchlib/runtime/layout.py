@@ -19,33 +19,11 @@ from pathlib import Path
 from shlex import quote
 
 from punchlib.errors import PunchError, UsageError
+from punchlib.runtime.catalogue import AWS, TOOLS
 
 _HERE = Path(__file__).resolve().parent
 #: The folder to put on the path: what holds the package `punchlib`.
 _ROOT = _HERE.parent.parent
-
-#: Name under runtime/ -> module of punchlib.runtime with a `main() -> int`.
-STREAM_TOOLS = {
-    "r_split": "r_split",
-    "r_wrap": "r_wrap",
-    "r_unwrap": "r_unwrap",
-    "r_merge": "r_merge",
-    "dgsh-tee": "dgsh_tee",
-    "split": "split",
-    "auto-split.sh": "auto_split",
-}
-
-#: Name under aws/ -> tool (`punchlib.runtime.catalogue`).
-S3_TOOLS = {
-    "s3-get-object.py": "s3-get-object.py",
-    "s3-put-object.py": "s3-put-object.py",
-    "s3-shard-reader.py": "s3-shard-reader.py",
-    "s3-shard-reader-direct.py": "s3-shard-reader.py",
-    "s3-chunk-reader-approx-correction.py": "s3-chunk-reader.py",
-    "s3-chunk-reader-smart-prealigned.py": "s3-chunk-reader.py",
-    "s3-chunk-reader-approx-tail-coord.py": "s3-chunk-reader.py",
-    "invoke-lambda.py": "invoke-lambda.py",
-}
 
 WAIT_SCRIPT = "wait_for_output_and_sigpipe_rest.sh"
 
@@ -64,14 +42,15 @@ def lay_out(target: Path, python: str = sys.executable) -> None:
     runtime, aws = target / "runtime", target / "aws"
     for folder in (runtime / "lib", aws):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, module in STREAM_TOOLS.items():
-        _write(runtime / name, _stream_launcher(module, python))
+    for name, tool in TOOLS.items():
+        if not tool.served:
+            _write(target / tool.folder / name, _stream_launcher(tool.module, python))
+        elif tool.folder == AWS:
+            _write(target / tool.folder / name, _s3_launcher(name, python))
     # Sourced, but people also look at its mode.
     _write(runtime / WAIT_SCRIPT, (_HERE / WAIT_SCRIPT).read_text(encoding="utf-8"))
     _write(runtime / "punch-commit", _s3_launcher("punch-commit", python))
     write_pashlib(runtime / "pashlib", python)
-    for name, tool in S3_TOOLS.items():
-        _write(aws / name, _s3_launcher(tool, python))
 
 
 def lay_out_bin(target: Path, python: str = sys.executable) -> None:

@@ -69,7 +69,6 @@ ELSEWHERE = {
     "rendezvous/memory.py": "loopback/rendezvous/test_stores.py",
     "rendezvous/store.py": "loopback/rendezvous/test_stores.py",
     "runtime/auto_split.py": _RUNTIME + "test_blocks_tools.py",
-    "runtime/catalogue.py": _RUNTIME + "test_layout.py",
     "runtime/commit.py": _RUNTIME + "test_s3_tools.py",
     "runtime/connection_lines.py": "loopback/net/test_connector.py",
     "runtime/engine.py": "loopback/engine/test_engine.py",
