@@ -247,7 +247,7 @@ def test_waiting_for_a_peer_wakes_nobody_up(pashlib: Path, served: dict[str, str
     before = wakeups(tool), wakeups(process.pid)
     time.sleep(3.0)
     # The hold on the NAT's mapping is looked at now and then.
-    assert wakeups(tool) - before[0] <= 6
+    assert wakeups(tool) - before[0] <= 20, "it was hundreds"
     assert wakeups(process.pid) == before[1]
     process.terminate()
     process.communicate(timeout=30)
