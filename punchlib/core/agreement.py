@@ -37,7 +37,8 @@ from punchlib.core.events import (
     Spec,
     StunAnswered,
 )
-from punchlib.core.records import Record, RecordError, Withdrawal
+from punchlib.core.peer_place import SILENT, PeerPlace
+from punchlib.core.records import Record, Withdrawal
 from punchlib.core.simultaneous_open import ATTEMPTS, Plan, Technique, make_plan, plan_for_v1
 from punchlib.core.transitions import (
     TRANSITIONS,
@@ -51,13 +52,10 @@ from punchlib.core.transitions import (
     What,
 )
 from punchlib.errors import (
-    REPORTED,
     NoRoute,
     PeerNotVerified,
     PunchError,
     RendezvousTimeout,
-    StreamBroken,
-    escape,
 )
 
 #: Attempts in all: who writes the table must not make us dial for ever.
@@ -66,12 +64,6 @@ MOST_ATTEMPTS = 64
 #: standing still is none.
 LONGEST_PAUSE = 5.0
 STOOD_STILL = 0.5
-
-_SILENT = "what stood there before us has not moved, so it may be an earlier run's"
-
-_ERRORS: dict[int, type[PunchError]] = {
-    kind.exit_code: kind for kind in (NoRoute, PeerNotVerified, StreamBroken)
-}
 
 
 class Agreement:
@@ -85,9 +77,7 @@ class Agreement:
     Attributes:
         state: where we stand.
         mine: our record, once gathered.
-        peer: the peer's record; None while there is none that counts.
-        peer_text: what was last found in the peer's place, whatever it is.
-        problem: why what is there does not count, for people.
+        place: what stands in the peer's place.
         registered_at, met_at: seconds, by the caller's clock; `met_at` is when both were there.
     """
 
@@ -95,27 +85,22 @@ class Agreement:
         self.spec = spec
         self.state = State.GATHERING
         self.mine: Record | None = None
-        self.peer: Record | None = None
-        self.peer_text: str | None = None
-        self.problem = ""
         self.registered_at = self.met_at = 0.0
         scoped = f"{config.job_id}/{spec.key}" if config.job_id else spec.key
-        self.mine_slot, self.peer_slot = (scoped, spec.me), (scoped, spec.peer)
+        self.mine_slot = (scoped, spec.me)
+        self.place = PeerPlace((scoped, spec.peer), config, str(spec))
         self._config = config
         self._fallback = fallback
         self._next = Register(1, "", not config.v1_refused_by)
         self._visible = False
-        self._at_first: str | None = None  # what stood in the peer's place when we came
         self._found: str | None = None  # what stood there when we last registered
         self._pair: tuple[str | None, str] = (None, "")  # the peer's text and side in the attempt
         self._plan: Plan | None = None
         self._sides: set[str] = set()
-        self._met = ""
         self._attempts = 0
         self._tried = ""
         self._stun_trouble = ""
         self._stood_still = 0.0
-        self._proved = False  # somebody was there, at one time
         self._failure: Fail | None = None
         self._events: list[Event] = []
 
@@ -148,7 +133,7 @@ class Agreement:
         """The store's answer: whether it took our record, and what stands in the peer's place."""
         assert self.mine is not None
         if len(self._sides) == 1:
-            self._at_first = peer_text
+            self.place.at_first = peer_text
         self.registered_at = self.met_at = now
         self._visible, self._found = accepted, peer_text
         if accepted:
@@ -158,13 +143,18 @@ class Agreement:
     def on_shown(self, peer_text: str | None, now: float) -> Command | None:
         """Our record is in the store now; None when the command goes on."""
         self._visible, self._found = True, peer_text
-        return self.on_record(peer_text, now) if peer_text != self.peer_text else None
+        return self.on_record(peer_text, now) if peer_text != self.place.text else None
 
     def on_record(self, text: str | None, now: float) -> Command:
         """What stands in the peer's place."""
-        self._take(text)
-        if self._failure is not None:
+        news = text != self.place.text
+        try:
+            self.place.take(text, self._sides)
+        except PunchError as exc:
+            self._failure = Fail(exc, exc.message)
             return self._move(What.OVER, now)
+        if news and (peer := self.place.record) is not None:
+            self._events.append(PeerSeen(self.spec, peer.external_addr, peer.is_v1))
         return self._move(self._weigh(), now)
 
     def on_attempt_failed(self, now: float, *, tried: str, stood_still: float = 0.0) -> Command:
@@ -205,7 +195,7 @@ class Agreement:
         """The time for the whole connection is up."""
         self._tried = tried or self._tried
         waited = f"{self._config.timeout:.0f} s"
-        if (self.peer is None and not self._tried) or not self._proved:
+        if (self.place.record is None and not self._tried) or not self.place.proved:
             self._fail(
                 RendezvousTimeout,
                 f"{self._peer()} did not come within {waited}: {store_trouble or self._seen()}",
@@ -232,64 +222,26 @@ class Agreement:
 
     def word(self, exit_code: int, reason: str) -> str:
         """What a peer that we have met finds in our record's place; "" when there is none."""
-        return self._signed(Withdrawal(self._met, exit_code, reason)) if self._met else ""
+        return self._signed(Withdrawal(self.place.met, exit_code, reason)) if self.place.met else ""
 
     # What it means
 
-    def _take(self, text: str | None) -> None:
-        """Takes what is in the peer's place; a stale record or garbage is remembered, no more."""
-        news, self.peer_text, self.peer = text != self.peer_text, text, None
-        if text is None:
-            return
-        scope = records.signature_scope(*self.peer_slot)
-        try:
-            found = records.parse(text, scope=scope, job_key=self._config.job_key)
-        except RecordError as exc:
-            self.problem = f"what is there is no record: {escape(str(exc), 200)}"
-            return
-        except PunchError as exc:
-            self._failure = Fail(exc, exc.message)
-            return
-        if isinstance(found, Withdrawal):
-            self._take_withdrawal(found)
-        elif found.is_v1 and (knob := self._config.v1_refused_by):
-            self._fail(
-                PeerNotVerified,
-                f"the peer is an old (v1) pashlib, and {knob} refuses it",
-                f"upgrade the peer, or allow it: unset {knob.partition('=')[0]}",
-            )
-        else:
-            self.problem = ""
-            self.peer = found
-            self._met = found.side
-            self._proved |= found.is_v1 or self._lives
-            if news:
-                self._events.append(PeerSeen(self.spec, found.external_addr, found.is_v1))
-
-    def _take_withdrawal(self, said: Withdrawal) -> None:
-        if said.met in self._sides:
-            self._met = ""  # there is nobody left to tell
-            kind = _ERRORS.get(said.exit_code, NoRoute)
-            cause = escape(said.reason)
-            self._fail(kind, f"{REPORTED}{cause}", "", cause=cause)
-        else:
-            self.problem = "there is only what an earlier run left"
-
     def _weigh(self) -> What:
         """What the record that was taken means in this state."""
-        assert self.mine is not None
-        if self.peer is None:
+        mine, peer = self.mine, self.place.record
+        assert mine is not None
+        if peer is None:
             return What.NOBODY
-        unmoved = self.peer_text == self._pair[0]
+        unmoved = self.place.text == self._pair[0]
         if self.state is State.GATHERING:
-            if unmoved and self.mine.attempt > len(ATTEMPTS) + 1:
-                self.peer = None  # it is not there: wait for it
+            if unmoved and mine.attempt > len(ATTEMPTS) + 1:
+                self.place.dismiss()  # it is not there: wait for it
                 return What.SPENT
-        elif self.state is not State.WAITING and (unmoved or self.peer.tried == self.mine.side):
-            self._next = Register(self.mine.attempt + 1, self._pair[1], self._next.refuse_v1)
+        elif self.state is not State.WAITING and (unmoved or peer.tried == mine.side):
+            self._next = Register(mine.attempt + 1, self._pair[1], self._next.refuse_v1)
             starved = self.state is State.LOOKING and self._stood_still > STOOD_STILL
             return What.STARVED if starved else What.AGAIN
-        return self._plan_attempt(self.mine, self.peer)
+        return self._plan_attempt(mine, peer)
 
     def _plan_attempt(self, mine: Record, peer: Record) -> What:
         if self._attempts >= MOST_ATTEMPTS:
@@ -310,7 +262,7 @@ class Agreement:
         self._plan = make_plan(
             mine,
             peer,
-            second=self.peer_text == self._found,
+            second=self.place.text == self._found,
             sending=self.spec.sending,
             routes=self._config.routes,
         )
@@ -329,27 +281,14 @@ class Agreement:
 
         It may be an earlier run's. If it is not, its owner sees ours come, and tells us.
         """
-        if self._lives:
+        if self.place.lives(self._sides):
             self._fail(kind, message, step, word=word)
             return What.OVER
-        self.peer, self.problem = None, f"{message}; {_SILENT}"
+        self.place.dismiss(f"{message}; {SILENT}")
         return What.NOBODY
 
-    @property
-    def _lives(self) -> bool:
-        """Somebody is there: a record came after us, or answered one of ours."""
-        if self.peer_text is None:
-            return False
-        answered = self.peer is not None and self.peer.tried in self._sides
-        return self.peer_text != self._at_first or answered
-
-    def _fail(
-        self, kind: type[PunchError], message: str, step: str, *, word: str = "", cause: str = ""
-    ) -> None:
-        error = kind(
-            f"{self.spec}: {message}", next_step=step, reported_by_peer=bool(cause), cause=cause
-        )
-        self._failure = Fail(error, word or message)
+    def _fail(self, kind: type[PunchError], message: str, step: str, *, word: str = "") -> None:
+        self._failure = Fail(kind(f"{self.spec}: {message}", next_step=step), word or message)
 
     # What to do
 
@@ -378,23 +317,23 @@ class Agreement:
                 return Wait()
 
     def _try(self) -> Try:
-        assert self.mine is not None and self.peer is not None and self._plan is not None
+        assert self.mine is not None and self.place.record is not None and self._plan is not None
         self._attempts += 1
-        self._pair = self.peer_text, self.peer.side
+        self._pair = self.place.text, self.place.record.side
         self._events.append(
             AttemptStarted(
                 self.spec,
                 self.mine.attempt,
                 self._plan.technique,
                 self.mine.external_addr,
-                self.peer.external_addr,
+                self.place.record.external_addr,
             )
         )
         return Try(
             self._plan,
-            self.peer,
-            self._security(self.peer),
-            behind=self.peer.attempt < self.mine.attempt,
+            self.place.record,
+            self._security(self.place.record),
+            behind=self.place.record.attempt < self.mine.attempt,
             show=not self._visible,
         )
 
@@ -415,9 +354,9 @@ class Agreement:
         match self.state:
             case State.WAITING | State.PAUSING:
                 return f"waiting for {self._peer()} to register: {self._seen()}"
-            case State.TRYING if self.peer is not None and self.mine is not None:
+            case State.TRYING if self.place.record is not None and self.mine is not None:
                 return (
-                    f"connecting to {self._peer()} at {self.peer.external_addr}, "
+                    f"connecting to {self._peer()} at {self.place.record.external_addr}, "
                     f"attempt {self.mine.attempt}: {tried or 'no pair was tried'}"
                 )
             case _:
@@ -428,9 +367,9 @@ class Agreement:
 
     def _seen(self) -> str:
         if self._tried and self.mine is not None:
-            silent = "" if self._proved else f"; {_SILENT}"
+            silent = "" if self.place.proved else f"; {SILENT}"
             return f"attempt {self.mine.attempt - 1} has failed ({self._tried}){silent}"
-        return self.problem or "it never registered"
+        return self.place.problem or "it never registered"
 
     def _said_of_tries(self) -> str:
         trouble = f"; no STUN server told our address ({t})" if (t := self._stun_trouble) else ""

@@ -62,7 +62,7 @@ class Establishing:
         self.meeting = Meeting(
             owner.store,
             Slot(*self.core.mine_slot),
-            Slot(*self.core.peer_slot),
+            Slot(*self.core.place.slot),
             timeout=self.config.timeout,
             wall=owner.wall,
         )
@@ -182,7 +182,7 @@ class Establishing:
         if command.show and (changed := await self._show()):
             return changed
         watching = asyncio.ensure_future(
-            self.owner.watcher.changed(self.meeting.peer, self.core.peer_text)
+            self.owner.watcher.changed(self.meeting.peer, self.core.place.text)
         )
         keeping = [asyncio.ensure_future(self.owner.stun.keep(p)) for p in self.ends.ports]
         try:
@@ -274,7 +274,7 @@ class Establishing:
         changing = asyncio.ensure_future(
             self.owner.watcher.changed(
                 self.meeting.peer,
-                self.core.peer_text,
+                self.core.place.text,
                 # A peer that has fewer attempts behind it is just about to fail, too.
                 fastest=FASTEST if command.behind else CHANGE_POLL,
             )

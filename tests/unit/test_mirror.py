@@ -29,6 +29,7 @@ ELSEWHERE = {
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
     "core/events.py": "unit/core/test_agreement.py",
+    "core/peer_place.py": "unit/core/test_agreement.py",
     "core/timing.py": "loopback/stream/test_whole.py",
     "jobs/launch.py": "unit/node/test_protocol_fuzz.py",
     "jobs/runner.py": "loopback/jobs/test_failures.py",

@@ -140,8 +140,8 @@ class World:
         """Whether the two came together within that time, by this end's own progress."""
         loop, machine = asyncio.get_running_loop(), self.machines[sending]
         core = self.ends[sending]
-        assert core.mine is not None and core.peer is not None
-        sides = core.mine.side, core.peer.side
+        assert core.mine is not None and core.place.record is not None
+        sides = core.mine.side, core.place.record.side
         pair = sides if sending else sides[::-1]
         self.at_it[sending] = (*pair, how, holding, loop.time())
         try:
@@ -223,7 +223,7 @@ class End:
                 except TimeoutError:
                     return core.on_pause_over(loop.time())
             case Look():
-                slot = Slot(*core.peer_slot)
+                slot = Slot(*core.place.slot)
                 return core.on_record((await self.store.read([slot])).get(slot), loop.time())
             case Try():
                 return await self._try(command)
@@ -231,8 +231,8 @@ class End:
                 raise command.error
 
     async def _change(self, fastest: float) -> str:
-        slot = Slot(*self.core.peer_slot)
-        return await self.watcher.changed(slot, self.core.peer_text, fastest=fastest)
+        slot = Slot(*self.core.place.slot)
+        return await self.watcher.changed(slot, self.core.place.text, fastest=fastest)
 
     async def _try(self, command: Try) -> Command | None:
         plan, progress = command.plan, Progress(self.loop.time())
@@ -367,9 +367,9 @@ def test_what_an_earlier_run_left_is_waited_out(attempt: int) -> None:
     while isinstance(command, Try):
         now += command.plan.seconds
         assert isinstance(core.on_attempt_failed(now, tried="nobody"), Look)
-        command = core.on_record(core.peer_text, now)
+        command = core.on_record(core.place.text, now)
         if isinstance(command, Register):
-            command = register(core, core.peer_text, now, attempt=command.attempt)
+            command = register(core, core.place.text, now, attempt=command.attempt)
     assert command == Wait()
     assert now <= 10.0, "it is not dialled for long"
     failed = core.on_deadline(300.0)
@@ -386,7 +386,7 @@ def test_a_hopeless_record_is_the_end_only_when_its_owner_is_there(hopeless: Rec
     core = Agreement(SEND, Config(security=Security.AUTHENTICATED), fallback=False)
     core.start()
     assert register(core, hopeless.to_json(), 0.0, attempt=4) == Wait()
-    assert core.problem
+    assert core.place.problem
     # The same from somebody who came after us.
     other = replace(hopeless, side="11" * 8)
     failed = core.on_record(other.to_json(), 1.0)
@@ -445,7 +445,7 @@ def test_who_stood_still_pauses_before_the_next_attempt() -> None:
     core, _ = alone()
     core.on_record(record().to_json(), 1.0)
     assert core.on_attempt_failed(9.0, tried="nobody", stood_still=3.0) == Look()
-    assert core.on_record(core.peer_text, 9.0) == Wait(3.0)
+    assert core.on_record(core.place.text, 9.0) == Wait(3.0)
     assert core.state is State.PAUSING
     assert core.mine is not None
     tried = core._pair[1]
@@ -487,7 +487,7 @@ def test_what_is_reported_in_its_order() -> None:
 def test_a_withdrawal_of_another_run_is_no_news() -> None:
     core, command = found(Withdrawal("00" * 8, 4, "long ago").to_json())
     assert command == Wait()
-    assert "earlier run" in core.problem
+    assert "earlier run" in core.place.problem
 
 
 def test_every_state_is_reached_and_every_way_ends() -> None:
