@@ -60,7 +60,7 @@ class Config:
         function: PUNCH_FUNCTION; the Lambda function that runs scripts.
         job_id: PASH_JOB_ID; scopes the rendezvous keys of one run ("" outside `punch run`).
         job_key: PUNCH_JOB_KEY, hex; the shared secret of one run (b"" outside `punch run`).
-        stun_servers: PASH_STUN_SERVER, "host:port[,host:port…]".
+        stun_servers: PASH_STUN_SERVER, "host[:port][,…]", also as "stun:host[:port]".
         stun_timeout: PASH_STUN_TIMEOUT_MS, in seconds here.
         public_ip: PASH_PUBLIC_IP or PUBLIC_ADDR; overrides the address that STUN would tell.
         routes: PUNCH_ROUTES, a subset of host,punched,s3; their order says nothing.
@@ -228,23 +228,33 @@ def _hex(env: Mapping[str, str], name: str) -> bytes:
 
 
 def _servers(env: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:
-    out = []
-    for part in env.get(name, "").split(","):
-        part = part.strip()
-        if not part:
-            continue
-        host, colon, port = part.rpartition(":")
-        if not colon:
-            host, port = part, "3478"
-        # `isdigit` is also true of "²", and int() refuses thousands of digits.
-        if (
-            not host
-            or not (port.isascii() and port.isdigit() and len(port) < 6)
-            or not 0 < int(port) < 65536
-        ):
-            raise UsageError(
-                f"{name} names {part!r}, which is not host:port",
-                next_step="for instance PASH_STUN_SERVER=stun.example.org:3478",
-            )
-        out.append((host, int(port)))
-    return tuple(out)
+    parts = (part.strip() for part in env.get(name, "").split(","))
+    return tuple(_server(part, name) for part in parts if part)
+
+
+def _server(text: str, name: str) -> tuple[str, int]:
+    """One server: HOST, HOST:PORT, and as URIs, with or without slashes (RFC 7064)."""
+    scheme, _, rest = text.partition(":")
+    # `stun` may also be a host, with a port.
+    scheme = "" if rest.isdigit() or not rest else scheme.lower()
+    address = (rest.removeprefix("//") if scheme == "stun" else text).partition("?")[0].rstrip("/")
+    if scheme in ("stuns", "turn", "turns"):
+        raise UsageError(
+            f"{name} names {text!r}, which is not plain STUN", next_step="use stun:HOST:PORT"
+        )
+    if "[" in address or address.count(":") > 1:
+        raise UsageError(
+            f"{name} names {text!r}: an IPv6 address, and punching is done over IPv4",
+            next_step="name a server that has an IPv4 address",
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        host, port = address, "3478"
+    # `isdigit` is also true of "²", and int() refuses thousands of digits.
+    is_port = port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+    if not host or not is_port or any(c.isspace() or c in "/@" for c in host):
+        raise UsageError(
+            f"{name} names {text!r}, which is not host:port",
+            next_step="for instance PASH_STUN_SERVER=stun.example.org:3478",
+        )
+    return host, int(port)

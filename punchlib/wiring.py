@@ -15,6 +15,7 @@ from typing import Any
 from punchlib.config import Config, Route, Security
 from punchlib.core.events import Event
 from punchlib.core.handshake import Identity
+from punchlib.errors import PunchError
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
 from punchlib.rendezvous import dynamodb
@@ -121,10 +122,16 @@ def warm_up() -> None:
     """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
     import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
 
+    renew()
+    try:
+        _rehearse_all(Config.from_env())
+    except PunchError:
+        return  # Our environment is wrong. A fork will say so, or has another one.
+
+
+def _rehearse_all(config: Config) -> None:
     from punchlib.aws.clients import rehearse
 
-    renew()
-    config = Config.from_env()
     client = dynamodb_client(config)
     rehearse(client, "update_item", **dynamodb.registration("rdv", Slot("key", "0"), "{}", 0))
     rehearse(client, "batch_get_item", **dynamodb.batch("rdv", ["key"]))

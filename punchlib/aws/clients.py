@@ -12,6 +12,7 @@ import os
 import socket
 from typing import Any
 
+from punchlib.aws import errors
 from punchlib.config import Config
 
 #: Seconds until a connection must stand, and until an answer must begin.
@@ -63,6 +64,9 @@ def client(service: str, config: Config, **kw: Any) -> Any:
 
     Returns:
         The client. It is untyped: boto3 builds its methods at run time.
+
+    Raises:
+        UsageError: the user's AWS environment is wrong; says what to mend.
     """
     if not _keeping:
         return _make(service, config, kw)
@@ -131,6 +135,7 @@ def rehearse(client: Any, operation: str, **request: Any) -> None:
 def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
     import boto3
     from botocore.config import Config as BotoConfig
+    from botocore.exceptions import BotoCoreError
 
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
@@ -145,11 +150,14 @@ def _make(service: str, config: Config, kw: dict[str, Any]) -> Any:
     options.update(kw)
     # Not boto3's default session: it would keep the credentials that it saw first, and a fork of
     # the engine may have others.
-    made: Any = boto3.Session().client(
-        service,  # type: ignore[call-overload]
-        region_name=config.region,
-        config=BotoConfig(**options),
-    )
+    try:
+        made: Any = boto3.Session().client(
+            service,  # type: ignore[call-overload]
+            region_name=config.region,
+            config=BotoConfig(**options),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise errors.misconfigured(error) from error
     # botocore has no option for it. Its pools, a proxy's too, take this list when they connect.
     made._endpoint.http_session._socket_options.extend(KEEP_ALIVE)
     return made

@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from punchlib.errors import PunchError, StorageError
+from punchlib.errors import PunchError, StorageError, UsageError
 
 Kind = TypeVar("Kind", bound=PunchError)
 
@@ -40,7 +40,7 @@ def translate(
             message, step = f"{message}; {clock}", "set this machine's clock (NTP), then run again"
     elif isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         code, message = "", f"{what}: no AWS credentials ({error})"
-        step = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+        step = _CREDENTIALS
     elif isinstance(error, BotoCoreError):
         code, message = "", f"{what}: {error}"
         step = "check the network, AWS_REGION and AWS_ENDPOINT_URL"
@@ -49,6 +49,26 @@ def translate(
     ours = kind(message, next_step=step)
     ours.code = code
     return ours
+
+
+def misconfigured(error: Exception) -> UsageError:
+    """Our error for what botocore raises when it cannot even make a client."""
+    from botocore import exceptions as known
+
+    text = str(error).rstrip(".")
+    if isinstance(error, known.ProfileNotFound):
+        step = "check AWS_PROFILE: `aws configure list-profiles` names those that there are"
+    elif isinstance(error, known.ConfigParseError):
+        step = "mend that file, or name another one in AWS_CONFIG_FILE"
+    elif isinstance(error, (known.InvalidRegionError, known.NoRegionError)):
+        step = "set AWS_REGION, for instance to us-east-1"
+    elif isinstance(error, ValueError) and "ndpoint" in text:
+        step = "an endpoint is a URL: AWS_ENDPOINT_URL=http://HOST:PORT"
+    elif isinstance(error, (known.NoCredentialsError, known.PartialCredentialsError)):
+        step = _CREDENTIALS
+    else:
+        step = "check AWS_PROFILE, ~/.aws/config and the variables that begin with AWS_"
+    return UsageError(f"AWS cannot be used as it is set up here: {text}", next_step=step)
 
 
 def code_of(error: Exception) -> str:
@@ -126,6 +146,7 @@ _TRANSIENT = frozenset(
         "InternalFailure",
     )
 )
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
 _RENEW = "renew the AWS credentials of this machine"
 _NEXT = {
     "ExpiredTokenException": _RENEW,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from punchlib.aws.errors import translate
 from punchlib.errors import StorageError, UsageError
 from punchlib.node.protocol import script_key
 
@@ -106,5 +107,7 @@ def _translated(what: str, next_step: str = "") -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         why = {"404": "it does not exist", "NoSuchKey": "there is no such object"}.get(code)
         raise StorageError(f"{what}: {why or error}", next_step=next_step) from error
-    except (BotoCoreError, S3UploadFailedError, OSError) as error:
+    except BotoCoreError as error:
+        raise translate(error, what) or error from error
+    except (S3UploadFailedError, OSError) as error:
         raise StorageError(f"{what}: {error}", next_step=next_step) from error

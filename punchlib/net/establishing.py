@@ -134,12 +134,15 @@ class Establishing:
 
     async def _register(self, command: Register) -> Command:
         ready = asyncio.ensure_future(self.owner.store.ready())
+        gathered = asyncio.ensure_future(self._gather())
         try:
-            self.ends = await self._gather()
+            # At once: a store that cannot be used is told now, not after the patience for STUN.
+            await asyncio.gather(ready, gathered)
+            self.ends = gathered.result()
             identity = await self.owner.identity if self.owner.identity is not None else None
-            await ready
         finally:
             await _cancel(ready)
+            await _cancel(gathered)
         if not self.ends.settled:
             nat = await self.owner.stun.nat()
             self.ends.settle(nat, self.config.routes, on_lambda=self.config.on_lambda)

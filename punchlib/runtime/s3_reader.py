@@ -17,6 +17,8 @@ _READ = 1 << 20
 #: Breaks in a row without a byte in between, before we give up; pauses double from the first.
 _TRIES = 6
 _FIRST_PAUSE = 0.1
+#: How S3 refuses a range that begins at or after the object's end.
+_NO_SUCH_RANGE = ("InvalidRange", "416")
 
 
 class ObjectReader:
@@ -54,12 +56,18 @@ class ObjectReader:
         """Yields the bytes from `first` to `last`, both included, or to the object's end.
 
         Raises:
-            StorageError: S3 refuses, the range begins beyond the object, or the connection broke
-                again and again.
+            StorageError: S3 refuses, the range begins beyond an object that is not empty, or the
+                connection broke again and again.
         """
         at, tries = first, 0
         while True:
-            body, end = self._get(at, last)
+            try:
+                body, end = self._get(at, last)
+            except StorageError as error:
+                # Any range of an empty object is empty, as for the other readers.
+                if error.code in _NO_SUCH_RANGE and self.size() == 0:
+                    return
+                raise
             with closing(body):
                 while data := _read(body):
                     at += len(data)

@@ -100,6 +100,9 @@ def test_ranges_are_raw(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> N
     beyond = bash(f"{get} bytes=10-12", env=s3_env)
     assert (beyond.returncode, beyond.stdout) == (1, b"")
     assert b"InvalidRange" in beyond.stderr
+    bucket.put("empty", b"")
+    nothing = bash(f"{get.replace(' k ', ' empty ')} bytes=0-99", env=s3_env)
+    assert (nothing.returncode, nothing.stdout) == (0, b"")
 
 
 def test_a_broken_connection_resumes_at_the_byte(
