@@ -36,7 +36,8 @@ COMMANDS = [
     pytest.param(["-c", TOOL, "s3-get-object.py", "key", "FILE"], id="s3-get"),
     pytest.param(["-c", TOOL, "s3-put-object.py", "key", "JOB/a.sh"], id="s3-put"),
     pytest.param(
-        ["-m", "punchlib.aws.deploy", "--image", "x@sha256:00", "--bucket", "b"], id="deploy"
+        ["-m", "punchlib.cli.main", "deploy", "--yes", "--image", "1.dkr.ecr.x.amazonaws.com/a@b"],
+        id="punch deploy",
     ),
 ]
 
