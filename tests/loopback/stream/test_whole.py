@@ -333,3 +333,27 @@ def test_64_streams_share_a_process_and_one_stuck_reader_delays_none(tmp_path: P
         run(work)
     for rig in rigs:
         assert digest(rig.got) == digest(rig.data)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_peer_of_the_first_release_hears_ping_more_often(tmp_path: Path, patient: bool) -> None:
+    """It takes 10 s of silence for death; whoever has a `revision` does not."""
+    rig = Rig(tmp_path, b"")
+    timing = dataclasses.replace(FAST, ping=60.0, hasty_ping=0.1, silence=300.0)
+
+    async def work() -> None:
+        sender, receiver = await channel_pair()
+        sender.patient = patient
+        with contextlib.closing(rig.reader()) as source:
+            sending = asyncio.ensure_future(send_stream(sender, source, timing=timing))
+            heard = asyncio.ensure_future(receiver.receive())
+            done, _ = await asyncio.wait([heard], timeout=1.0 if patient else 20.0)
+            assert bool(done) is not patient
+            if done:
+                assert heard.result().type is FrameType.PING
+            heard.cancel()
+            sending.cancel()
+            await asyncio.wait([heard, sending])
+        receiver.close()
+
+    run(work)
