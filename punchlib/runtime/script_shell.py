@@ -51,7 +51,9 @@ class Process:
         self.pid = int(number)
         self.parent, self.group, self.session = int(fields[1]), int(fields[2]), int(fields[3])
         self.dead = fields[0] in b"ZXx" or bool(int(fields[6]) & _EXITING)
+        self._sleeps = fields[0] not in b"RD"
         self.name = f"{self.pid}-{fields[19].decode()}"
+        self._proc = proc
         self._folder = f"{proc}/{self.pid}"
         self._words: list[bytes] | None = None
 
@@ -96,6 +98,17 @@ class Process:
         if rest:
             sources.append(f"{self._folder}/cwd/{rest[0].decode('utf-8', 'surrogateescape')}")
         return any(_holds(source, text) for source in sources)
+
+    def is_ending(self) -> bool:
+        """Has something below it died, of which it is about to take notice?"""
+        try:
+            pids = read(f"{self._folder}/task/{self.pid}/children").decode().split()
+        except OSError:
+            return True  # just now
+        if not pids:
+            return not self._sleeps and self.program in (*_SHELLS, *_WRAPPERS)
+        children = [_look(pid, self._proc) for pid in pids]
+        return any(child is None or child.dead or child.is_ending() for child in children)
 
     def ignores(self, *signals: int) -> bool:
         """Does it ignore all these signals? Where nobody tells, it may."""
@@ -227,6 +240,13 @@ def session_shells(session: int, proc: str = "/proc") -> list[Process]:
             if process.session == session and process.reads_script():
                 found.append(process)
     return found
+
+
+def _look(pid: str, proc: str) -> Process | None:
+    try:
+        return Process(pid, proc)
+    except OSError:
+        return None
 
 
 def find(name: str, proc: str = "/proc") -> Process | None:

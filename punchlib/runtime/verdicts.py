@@ -5,6 +5,10 @@ ended. So before a sender says END it asks: which stages are dead *now*, and not
 For those it waits. It never waits for a stage that runs: that one may need our END, by way of
 another machine (a splitter and a merger in one script).
 
+A stage may be a shell or a wrapper whose command has died, `( sort; exit $? )`, and which is about
+to say so by its own end. What is on its way to an end is left to get there: a process that has a
+dead child, or a shell that has none any more and does not sleep.
+
 The wait script speaks by the names of empty files in `verdicts/`; SHELL and STAGE are
 `PID-STARTTIME`:
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import enum
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -27,10 +32,21 @@ from punchlib.runtime import markers, script_shell, state
 #: Seconds between two looks whether the shell that is to judge still lives; and between two looks
 #: at everything where the kernel has no more inotify instances for us.
 SHELL_LOOK, BLIND_LOOK = 1.0, 0.05
+#: Seconds between two looks at a stage that seems to be ending, and for how long it may seem so.
+ENDING_LOOK, ENDING_TIME = 0.005, 5.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _IN_ATTRIB, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE_SELF = 0x4, 0x80, 0x100, 0x400
 _IN_NEWS = _IN_ATTRIB | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF
+
+
+class Standing(enum.Enum):
+    """What a sender at its FIFO's end is to do."""
+
+    SETTLED = "ask for the first cause, or say END"
+    #: Some stage seems to be on its way to an end, of which no file tells.
+    ENDING = "look again soon"
+    WAITING = "wait for news"
 
 
 async def upstream_failure() -> str | None:
@@ -42,28 +58,47 @@ async def upstream_failure() -> str | None:
         scope = state.scope()
     except OSError as error:
         return f"its script cannot be found: {error}"
-    if settled(scope):
-        return _first_cause()
-    with _News(scope.folders) as news:
-        # What changed before the watch began is seen by the next look.
-        while not settled(scope):
+    # The first look finds most scripts settled, and costs no watch.
+    if standing(scope) is not Standing.SETTLED:
+        with _News(scope.folders) as news:
+            await _settle(scope, news)
+    found = markers.of_our_script()
+    return found[0].cause if found else None
+
+
+async def _settle(scope: state.Scope, news: _News) -> None:
+    clock = asyncio.get_running_loop().time
+    patience = clock() + ENDING_TIME
+    # What changed before the watch began is seen by the next look.
+    while (now := standing(scope)) is not Standing.SETTLED:
+        if now is Standing.ENDING:
+            if clock() > patience:
+                return  # it is busy with something else
+            await asyncio.sleep(ENDING_LOOK)
+        else:
             await news.wait()
-    return _first_cause()
+            patience = clock() + ENDING_TIME
 
 
-def settled(scope: state.Scope) -> bool:
-    """Is there nothing to wait for: has every stage that is dead been judged, or one badly?"""
+def standing(scope: state.Scope) -> Standing:
+    """How things are now with the stages of our script."""
     if markers.failures(scope.folders):
-        return True
+        return Standing.SETTLED
     shell = judge(scope, scope.awaited)
-    if shell is None or _unjudged(scope, shell) == []:
-        return True
-    if script_shell.find(shell, scope.proc):
-        return False
-    # Its last words came before its end.
-    if _unjudged(scope, shell) != []:
-        state.mark_failed("wait", "the shell of the script ended before it had judged all stages")
-    return True
+    if shell is None:
+        return Standing.SETTLED
+    judging = script_shell.find(shell, scope.proc) is not None
+    # Asked in this order: the shell's last words came before its end.
+    stages = _unjudged(scope, shell)
+    if stages is not None:
+        processes = [script_shell.find(stage, scope.proc) for stage in stages]
+        if None not in processes:
+            ending = any(process and process.is_ending() for process in processes)
+            return Standing.ENDING if ending else Standing.SETTLED
+    if judging:
+        return Standing.WAITING
+    state.mark_failed("wait", "the shell of the script ended before it had judged all stages")
+    return Standing.SETTLED
 
 
 def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
@@ -83,7 +118,7 @@ def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
 
 
 def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:
-    """The stages that are dead and not judged; None before the wait script has begun."""
+    """The stages that have no verdict; None before the wait script has begun."""
     try:
         names = set(os.listdir(_verdicts(scope, shell)))  # noqa: PTH208
     except OSError:
@@ -92,17 +127,11 @@ def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:
         return None
     prefix = f"{shell}.stage."
     stages = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    open_ = [stage for stage in stages if f"{shell}.good.{stage}" not in names]
-    return [stage for stage in open_ if script_shell.find(stage, scope.proc) is None]
+    return [stage for stage in stages if f"{shell}.good.{stage}" not in names]
 
 
 def _verdicts(scope: state.Scope, shell: str) -> str:
     return f"{scope.folder_of(shell)}/{state.VERDICTS}"
-
-
-def _first_cause() -> str | None:
-    found = markers.of_our_script()
-    return found[0].cause if found else None
 
 
 class _News:

@@ -83,6 +83,37 @@ def test_a_dead_one_is_until_it_is_judged(script: Script, how: str) -> None:
     assert asyncio.run(soon()) is None
 
 
+def stop(pid: int) -> None:
+    """Kills a process and what it has started, from below."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        stop(int(child))
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("after", ["exit $?", "sleep 600"])
+def test_a_shell_whose_command_has_died(script: Script, tmp_path: Path, after: str) -> None:
+    """`( sort; exit $? )`: it lives for a moment longer than what wrote into the FIFO."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for _ in range(20):
+        stage = subprocess.Popen(["bash", "-c", f"bash -c 'echo; sleep 600' >{fifo}; {after}"])
+        read = os.open(fifo, os.O_RDONLY)
+        assert os.read(read, 100)
+        name = Process(stage.pid).name
+        script.say(f"stage.{name}", "begun")
+        (child,) = Path(f"/proc/{stage.pid}/task/{stage.pid}/children").read_text().split()
+        stop(int(child))
+        assert os.read(read, 100) == b""  # as the sender sees it
+        os.close(read)
+        if "sleep" in after:  # it went on to something else
+            assert asyncio.run(soon(4)) is None
+            stop(stage.pid)
+        else:
+            assert waits()
+        stage.wait()
+        script.say(f"good.{name}")
+
+
 def test_the_wait_script_is_waited_for(script: Script) -> None:
     assert waits()
     script.say("begun")
