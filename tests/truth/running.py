@@ -368,7 +368,6 @@ class Run:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        (self.folder / "left").write_text(self.killed)
         deadline = time.monotonic() + AFTERMATH
         while any(n.ended is None for n in self.nodes) and time.monotonic() < deadline:
             time.sleep(0.05)
