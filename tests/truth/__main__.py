@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from tests.truth.case import Case
@@ -16,6 +17,7 @@ def main() -> int:
         chosen = [Case.parse(again)] * int(os.environ.get("TRUTH") or "5")
     else:
         chosen = drawn(int(os.environ.get("TRUTH") or "5000"), seed)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with world() as there:
         report = run_all(there, chosen, progress=True)
     print(text(report))

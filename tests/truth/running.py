@@ -228,7 +228,7 @@ class Run:
             said = f"{script.stderr_tail}\nreturn code {script.returncode}: {script.cause}"
             return Ended(node.name, 0 if result.ok else script.returncode or 1, said)
 
-        self._follow(Running(node, lambda: victims.shell_of(node.id, victims.processes())), run)
+        self._follow(Running(node, lambda: victims.shell_of(node.folder, victims.processes())), run)
 
     def _start_job(self, scripts: Scripts) -> None:
         folder = self.folder / "job"
@@ -252,7 +252,9 @@ class Run:
             return Ended("job", 0, "")
 
         struck = scripts.nodes[self.case.node]
-        self._follow(Running(struck, lambda: victims.shell_of(struck.id, victims.processes())), run)
+        self._follow(
+            Running(struck, lambda: victims.shell_of(struck.folder, victims.processes())), run
+        )
 
     def _follow(self, running: Running, run: Callable[[], Ended]) -> None:
         self.nodes.append(running)
@@ -376,7 +378,7 @@ class Run:
         """By hand nobody ends what a killed shell or client leaves: waits for it, then does."""
         with contextlib.suppress(OSError):
             (self.folder / "struck").write_text(self.killed or "nothing was struck\n")
-        if not self.case.by_hand or not self.struck:
+        if not self.case.by_hand:
             return
         deadline = time.monotonic() + AFTERMATH
         pause = 0.05

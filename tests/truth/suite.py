@@ -89,14 +89,14 @@ def run_all(world: World, drawn: Sequence[Case], *, progress: bool = False) -> R
     began = time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         futures = [pool.submit(_one, world, case) for case in drawn]
-        for number, future in enumerate(as_completed(futures), 1):
-            outcome = future.result()
-            report.outcomes.append(outcome)
-            if progress and (not outcome.good or number % 100 == 0):
-                rate = number / (time.monotonic() - began)
-                print(f"{number} cases, {rate:.1f} a second", file=sys.stderr, flush=True)
-            if progress and not outcome.good:
-                print(outcome, file=sys.stderr, flush=True)
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                report.outcomes.append(future.result())
+                if progress:
+                    _tell(number, began, report.outcomes[-1])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         report.seconds = time.monotonic() - began
         report.changed = [
             o.key for o in report.outcomes if not is_open(o.case) and _changed(world, o)
@@ -117,6 +117,14 @@ def _one(world: World, case: Case) -> Outcome:
         return Run(case, world).outcome()
     except Exception as error:
         return Outcome(case, "broken", [], f"the suite itself failed: {error!r}", False, 0.0)
+
+
+def _tell(number: int, began: float, outcome: Outcome) -> None:
+    if number % 100 == 0 or not outcome.good:
+        rate = number / (time.monotonic() - began)
+        print(f"{number} cases, {rate:.1f} a second", file=sys.stderr, flush=True)
+    if not outcome.good:
+        print(outcome, file=sys.stderr, flush=True)
 
 
 def _changed(world: World, outcome: Outcome) -> bool:

@@ -51,12 +51,17 @@ def words(pid: int) -> list[str]:
     return text.split("\0")[:-1]
 
 
-def shell_of(script_id: str, among: list[Process]) -> int:
-    """The bash that runs that script, wherever; 0 when there is none."""
+def shell_of(fifos: str, among: list[Process]) -> int:
+    """The bash that a handler runs a script with; 0 when there is none.
+
+    Args:
+        fifos: the folder of the script's FIFOs, which some of its stages name.
+    """
     for process in among:
-        line = words(process.pid)
-        if line[:1] == ["bash"] and len(line) > 1 and line[1].endswith(f"{script_id}.sh"):
-            return process.pid
+        if any(f"{fifos}/" in word for word in words(process.pid)):
+            leader = words(process.session)
+            if leader[:1] == ["bash"] and leader[1:] and leader[1].endswith(".sh"):
+                return process.session
     return 0
 
 

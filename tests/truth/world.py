@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def world() -> Iterator[World]:
     (root / "cases").mkdir()
     with contextlib.ExitStack() as stack:
         stack.callback(_remove_when_empty, root)
+        stack.callback(_end_all_of, root)
         cloud = stack.enter_context(LocalCloud())
         config = Config.from_env()
         s3: Any = client("s3", config, max_pool_connections=64)
@@ -201,6 +203,15 @@ def _holding(link: str) -> list[int]:
             if any(str(fd.readlink()) == link for fd in (folder / "fd").iterdir()):
                 found.append(int(folder.name))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def _end_all_of(root: Path) -> None:
+    """Ends whatever of the suite's scripts is left, also where the suite itself was stopped."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            there = (folder / "cwd").readlink().is_relative_to(root)
+            if there or os.fsencode(root) in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def nonce() -> str:
