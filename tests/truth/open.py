@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 from tests.truth.case import Case
 
+#: Whose status bash tells nobody.
+_UNSEEN = ("procsub", "pipe-first")
+
 KINDS: dict[str, Callable[[Case], bool]] = {
-    "a shell that a script has set up in its own way": lambda c: bool(c.prologue),
-    "a stage inside another construct": lambda c: c.construct != "braces",
-    "a full disk": lambda c: c.disk != "ok",
-    "a node dies, by hand or under a handler": lambda c: (
-        c.victim != "none" and c.way != "job" and c.topology != "alone"
-    ),
-    "an old peer": lambda c: c.peer != "v2",
+    "an IFS of digits: the script waits for nothing": lambda c: "IFS=digits" in c.prologue,
+    "no file may be written: bash itself dies": lambda c: "ulimit -f" in c.prologue,
+    "a tool is killed where bash does not look": lambda c: c.construct in _UNSEEN,
 }
 
 

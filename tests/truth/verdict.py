@@ -113,7 +113,8 @@ def harmless(case: Case, struck: bool, expected: bytes) -> bool:
 
 
 def _said_something(case: Case, ended: list[Ended]) -> bool:
-    mute: object = {"stderr closed", "ulimit -f"} & set(case.prologue)
-    mute = mute or case.construct == "stderr-closed"
+    mute = case.construct == "stderr-closed" or bool(
+        {"stderr closed", "ulimit -f"} & set(case.prologue)
+    )
     killed = case.victim in ("bash", "group")
     return mute or killed or any(node.said.strip() for node in ended if node.status)
