@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import select
 import shutil
@@ -23,6 +24,9 @@ MEMORY_MB = 1769
 TIMEOUT = 900
 #: Seconds for a worker's emulator to listen.
 START_TIMEOUT = 30.0
+#: Workers that start at once, for each core. More of them would all be ready later: of the nodes
+#: of a wide job, which all run at once in the end, none would have what it takes to meet another.
+STARTS_PER_CORE = 2
 _PATH = "/2015-03-31/functions/function/invocations"
 
 
@@ -58,6 +62,7 @@ class LocalLambda:
         self._lock = threading.Lock()
         self._next = 0
         self._running: set[str] = set()
+        self._starting = threading.BoundedSemaphore(STARTS_PER_CORE * (os.cpu_count() or 1))
 
     def run(self, event: Event) -> Result:
         with self._lock:
@@ -74,10 +79,14 @@ class LocalLambda:
             self._view.with_tmp(str(folder / "tmp")),
             self._env,
         )
-        alive = self._host.start(worker)
-        self._running.add(address)
+        with self._starting:
+            alive = self._host.start(worker)
+            self._running.add(address)
+            listens = _wait_for(address, alive)
         try:
-            return read_answer(_invoke(address, event, alive))
+            if not listens:
+                raise NodeLost("the worker did not start")
+            return read_answer(_invoke(address, event))
         except NodeLost as lost:
             raise NodeLost(lost.message, next_step=lost.next_step, log_tail=_tail(log)) from lost
         finally:
@@ -93,8 +102,7 @@ class LocalLambda:
             self._host.kill(address)
 
 
-def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:
-    _wait_for(address, alive)
+def _invoke(address: str, event: Event) -> bytes:
     connection = http.client.HTTPConnection(address, 8080, timeout=READ_TIMEOUT)
     with contextlib.closing(connection):
         try:
@@ -104,15 +112,16 @@ def _invoke(address: str, event: Event, alive: socket.socket) -> bytes:
             raise NodeLost(f"the worker died before it gave a result: {error}") from error
 
 
-def _wait_for(address: str, alive: socket.socket) -> None:
+def _wait_for(address: str, alive: socket.socket) -> bool:
+    """Waits until the worker listens; False when it has ended, or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT
     pause = 0.002
     while True:
         with contextlib.suppress(OSError), socket.create_connection((address, 8080), 1.0):
-            return
+            return True
         # Readable means ended: nobody ever writes.
         if select.select([alive], [], [], pause)[0] or time.monotonic() > deadline:
-            raise NodeLost("the worker did not start")
+            return False
         pause = min(pause * 1.2, 0.25)
 
 
