@@ -325,6 +325,12 @@ def _cannot_open(name: str, how: str, error: OSError) -> UsageError:
         return UsageError(
             f"{name} does not exist", next_step=f"make it first: mkfifo {shlex.quote(name)}"
         )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UsageError(
+            f"cannot {how} {name}: {error.strerror}",
+            next_step="raise the limit on open files (ulimit -n), or give one process fewer "
+            "connections",
+        )
     return UsageError(
         f"cannot {how} {name}: {error.strerror}",
         next_step="pass a FIFO that this process's user may open",

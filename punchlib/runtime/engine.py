@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -91,6 +92,8 @@ def spawn(environment: Mapping[str, str] | None = None) -> Iterator[str]:
 
 def serve(listener: socket.socket) -> None:
     """Serves callers of our own user until SIGTERM."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a fork takes all that it is handed
     renew = _import_everything()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     while True:

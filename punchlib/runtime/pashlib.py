@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 import traceback
@@ -24,12 +25,16 @@ from punchlib.net.connector import Connector
 from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.runtime import state, verdicts
-from punchlib.runtime.catalogue import display_name
+from punchlib.runtime.catalogue import display_name, let_go
 from punchlib.runtime.connection_lines import lines_of
 from punchlib.stopping import stopped
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
 RELEASE_TIME = 5.0
+
+#: Descriptors that a connection holds while it waits for its peer: its FIFO, its ports and what
+#: keeps them known to STUN, its listener; and what the process has beside that.
+DESCRIPTORS_EACH, DESCRIPTORS = 6, 64
 
 FORM = "send*KEY*ME*PEER*FIFO or recv*KEY*ME*PEER*FIFO"
 
@@ -107,6 +112,7 @@ class Pashlib:
     async def _send(self, spec: Spec, path: str) -> None:
         with marked(spec):
             fifo = FifoReader.open_path(path, name=display_name(path))
+            let_go(path)
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
                 await ends.send(connection, fifo, upstream_failure=verdicts.upstream_failure)
@@ -114,6 +120,7 @@ class Pashlib:
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
             fifo = FifoWriter.open_path(path, name=display_name(path))
+            let_go(path)
         with contextlib.closing(fifo):
             try:
                 with marked(spec):
@@ -178,6 +185,25 @@ def report(event: Event) -> None:
         say(line)
 
 
+def reserve_descriptors(connections: int) -> None:
+    """Makes room for the descriptors of so many connections.
+
+    Raises:
+        UsageError: this process may not have so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = DESCRIPTORS + DESCRIPTORS_EACH * connections
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UsageError(
+            f"pashlib: {connections} connections need {needed} open files, and this process may "
+            f"have {hard}",
+            next_step=f"give at most {max(0, hard - DESCRIPTORS) // DESCRIPTORS_EACH} connections "
+            f"to one pashlib, or raise the limit: ulimit -Hn {needed}",
+        )
+
+
 async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
@@ -210,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
         state.prepare()
+        reserve_descriptors(len(connections))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run(connections, config))
     except UsageError as exc:

@@ -15,6 +15,7 @@ import pytest
 
 from punchlib.runtime import engine
 from punchlib.runtime.layout import write_pashlib
+from punchlib.runtime.pashlib import DESCRIPTORS, DESCRIPTORS_EACH
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
 from tests.support.pashlib_rig import is_worker_of
@@ -278,6 +279,40 @@ def test_who_waits_meets_though_the_machines_watcher_dies(
             assert process.returncode == 0
     # The engine has started another one.
     assert len(read(Path(f"/proc/{engine_pid}/task/{engine_pid}/children")).split()) == 1
+
+
+def test_a_connection_that_waits_holds_few_descriptors(
+    pashlib: Path, served: dict[str, str]
+) -> None:
+    """What the caller handed over for it is closed when it has been opened."""
+    names = [f"f{n}" for n in range(12)]
+    for name in names:
+        os.mkfifo(pashlib.parent / name)
+    process = start(pashlib, served, *(f"recv*{name}*1*0*{name}" for name in names))
+    assert process.stderr is not None
+    for _ in names:
+        assert process.stderr.readline().startswith(b"Get local_addr")
+    held = len(list(Path(f"/proc/{tool_of(pashlib)}/fd").iterdir()))
+    assert held <= DESCRIPTORS_EACH * len(names) + DESCRIPTORS
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+def test_too_many_connections_for_its_descriptors_are_refused_with_the_number(
+    pashlib: Path, alone: dict[str, str]
+) -> None:
+    limit = 70
+    connections = [f"recv*k{n}*1*0*f{n}" for n in range(10)]
+    for name in range(10):
+        os.mkfifo(pashlib.parent / f"f{name}")
+    needed = DESCRIPTORS + DESCRIPTORS_EACH * len(connections)
+    prefix = ("bash", "-c", f'ulimit -n {limit}; exec "$@"', "-")
+    process = start(pashlib, alone, *connections, prefix=prefix)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"10 connections need {needed} open files, and this process may have {limit}" in (
+        errors.decode()
+    )
 
 
 def test_a_failed_sibling_shows_in_the_exit_code_only(pashlib: Path, env: dict[str, str]) -> None:
