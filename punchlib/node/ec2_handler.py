@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -235,8 +236,13 @@ class _Server:
                 _keep_alive(connection)
             else:
                 caller = None
+            waits = not (isinstance(request, Mapping) and request.get("wait") is False)
+            if not waits:
+                # It must hear that, and stay until it does: who has left, nobody can tell any more.
+                self._answer(visit, {"v": 1, "taken": True})
             result = run_event(self._runner, event, caller=caller)
-            self._answer(visit, result.to_json())
+            if waits:
+                self._answer(visit, result.to_json())
 
     def _answer(self, visit: Visit, answer: dict[str, object]) -> None:
         try:

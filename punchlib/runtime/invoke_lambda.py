@@ -21,6 +21,8 @@ _USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}"
 #: A function's name, with an alias or a version, or its ARN.
 _FUNCTION = re.compile(r"[\w:$-]{1,170}", re.ASCII)
 EC2_PORT = 9999
+#: Seconds for the handler to take an event.
+TAKEN = 10.0
 
 
 def event(script_id: str, folder: str) -> bytes:
@@ -54,21 +56,38 @@ def invoke_lambda(config: Config, function: str, payload: bytes) -> None:
 
 
 def invoke_ec2(payload: bytes) -> None:
-    """Hands the event to the EC2 handler.
+    """Hands the event to the EC2 handler, and stays until it says that it has it.
 
     Raises:
-        PunchError: nobody listens there.
+        PunchError: nobody listens there, or the handler refused.
     """
     host = os.environ.get("PASH_EC2_HOST") or "127.0.0.1"
+    # An older handler says nothing before the script's end, and does not mind who leaves.
+    request = json.dumps(json.loads(payload) | {"wait": False}).encode()
     try:
-        with socket.create_connection((host, EC2_PORT), timeout=10) as connection:
-            connection.sendall(payload)
+        with socket.create_connection((host, EC2_PORT), timeout=TAKEN) as connection:
+            connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
+            answer = _line(connection)
     except OSError as error:
         raise PunchError(
             f"no EC2 handler at {host}:{EC2_PORT}: {error}",
             next_step="start it there with `punch ec2-handler`, or set PASH_EC2_HOST",
         ) from error
+    if "error" in answer:
+        raise PunchError(f"the EC2 handler at {host}:{EC2_PORT}: {answer['error']}")
+
+
+def _line(connection: socket.socket) -> dict[str, object]:
+    """What the handler answers; nothing, where it says nothing in time."""
+    text = bytearray()
+    try:
+        while not text.endswith(b"\n") and (data := connection.recv(65536)):
+            text += data
+        answer = json.loads(text or b"{}")
+    except (TimeoutError, ConnectionResetError, ValueError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -27,6 +27,11 @@ _ROOT = _HERE.parent.parent
 
 WAIT_SCRIPT = "wait_for_output_and_sigpipe_rest.sh"
 
+#: What follows the name of a file that was there and not ours.
+BEFORE = ".before-punch"
+#: In every file that we lay out.
+_OURS = b"punch"
+
 #: A shebang line ends at the first space and, on older kernels, at 127 bytes. In this form the
 #: shell reads one `exec` line, and Python reads the same line as a string.
 _SH_EXEC = "#!/bin/sh\n'''exec' {python} {flags} \"$0\" \"$@\"\n' '''\n"
@@ -34,6 +39,8 @@ _SH_EXEC = "#!/bin/sh\n'''exec' {python} {flags} \"$0\" \"$@\"\n' '''\n"
 
 def lay_out(target: Path, python: str = sys.executable) -> None:
     """Makes `target/runtime/` and `target/aws/`, replacing what is there.
+
+    A file that is not ours and differs is kept beside its successor, as NAME.before-punch.
 
     Args:
         target: the folder in which scripts run (`/var/task`, `$PASH_TOP`).
@@ -57,7 +64,7 @@ def lay_out_bin(target: Path, python: str = sys.executable) -> None:
     """Makes `python3` and `python3.9` in `target`, which run `python`: put it on PATH."""
     target.mkdir(parents=True, exist_ok=True)
     for name in ("python3", "python3.9"):
-        _write(target / name, f'#!/bin/sh\nexec {quote(python)} "$@"\n')
+        _write(target / name, f'#!/bin/sh\n# punchlib\nexec {quote(python)} "$@"\n')
 
 
 def write_pashlib(path: Path, python: str = sys.executable) -> None:
@@ -122,11 +129,25 @@ def _shebang(python: str, flags: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    _keep_theirs(path)
     # Aside and renamed: a script that is running keeps the file that it has open.
     new = path.with_name(path.name + ".new")
     new.write_text(text, encoding="utf-8")
     new.chmod(0o755)
     new.rename(path)
+
+
+def _keep_theirs(path: Path) -> None:
+    """The user's own runtime may lie here: the old program, or what they made of it."""
+    try:
+        if _OURS in path.read_bytes():
+            return
+    except FileNotFoundError:
+        return
+    kept = path.with_name(path.name + BEFORE)
+    if not kept.exists():
+        path.rename(kept)
+        print(f"layout: {path} was not ours: it is kept as {kept.name}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:

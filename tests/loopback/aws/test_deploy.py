@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -302,8 +304,31 @@ def test_what_a_failed_registry_leaves_is_repeated(strict: Cloud, wish: Wish) ->
     ecr.delete_repository(repositoryName=f"{wish.stack}-lambda")
 
 
-def test_the_templates_are_in_the_package() -> None:
-    import importlib.resources
-
-    folder = importlib.resources.files("punchlib.aws") / "templates"
-    assert {p.name for p in folder.iterdir()} == {"punch.yaml", "registry.yaml"}
+def test_an_installed_package_has_all_that_a_deployment_needs(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    source = tmp_path / "source"
+    shutil.copytree(
+        root / "punchlib", source / "punchlib", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(root / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    look = f"""
+import sys
+sys.path.insert(0, {str(installed)!r})
+import punchlib
+from importlib.resources import as_file, files
+from punchlib.aws.deploy import template
+from punchlib.jobs import manifest
+assert punchlib.__file__.startswith({str(installed)!r}), punchlib.__file__
+assert "AWS::Lambda::Function" in template("punch") and template("registry")
+with as_file(files("punchlib.jobs").joinpath("smoke", "sort-width2")) as folder:
+    print(sorted(n.id for n in manifest.load(folder).nodes))
+"""
+    done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True)
+    assert done.stdout.decode().strip() == "['merger', 'splitter', 'worker1', 'worker2']", done

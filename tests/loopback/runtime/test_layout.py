@@ -60,3 +60,31 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "pashlib").stat().st_mode & 0o111
     assert layout.main([]) == 2
     assert layout.main(["--pashlib", str(tmp_path / "no" / "folder")]) == 1
+
+
+def test_what_the_user_had_there_is_kept_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = {"runtime/r_split": b"\x7fELF theirs", "aws/invoke-lambda.py": b"print('theirs')\n"}
+    for name, content in theirs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    pashlib = tmp_path / "pashlib"
+    pashlib.write_bytes(b"\x7fELF the old program")
+
+    layout.lay_out(tmp_path)
+    layout.write_pashlib(pashlib)
+    said = capsys.readouterr().err.splitlines()
+    layout.lay_out(tmp_path)  # again: everything there is ours now
+    layout.write_pashlib(pashlib)
+    layout.lay_out_bin(tmp_path / "bin")
+    layout.lay_out_bin(tmp_path / "bin")
+
+    assert len(said) == 3 and any("r_split.before-punch" in line for line in said)
+    assert capsys.readouterr().err == ""
+    for name, content in theirs.items():
+        assert (tmp_path / f"{name}.before-punch").read_bytes() == content
+        assert (tmp_path / name).read_bytes() != content
+    assert (tmp_path / "pashlib.before-punch").read_bytes() == b"\x7fELF the old program"
+    kept = {p.name for p in tmp_path.rglob("*.before-punch")}
+    assert kept == {"r_split.before-punch", "invoke-lambda.py.before-punch", "pashlib.before-punch"}

@@ -133,7 +133,8 @@ def test_invoke_ec2_sends_the_event(bash: Bash, tmp_path: Path) -> None:
         script = "python3.9 aws/invoke-lambda.py 7 folder ec2"
         assert bash(script, env={"PASH_EC2_HOST": host}).returncode == 0
         thread.join()
-    assert json.loads(b"".join(received)) == {"ids": ["7"], "folder_ids": ["folder"]}
+    told = json.loads(b"".join(received))
+    assert told == {"ids": ["7"], "folder_ids": ["folder"], "wait": False}
     refused = bash(script, env={"PASH_EC2_HOST": host})
     assert refused.returncode == 1
     assert f"no EC2 handler at {host}:9999".encode() in refused.stderr
