@@ -51,7 +51,7 @@ test: $(STAMP) ## what must hold at every change, in minutes; as root with NATs 
 .PHONY: test-all
 test-all: $(STAMP) ## every test but those in containers, and what the code covers
 	@tests/prepare.sh
-	$(BIN)/python -m pytest --cov tests/unit tests/loopback tests/nat tests/truth tests/attack
+	$(BIN)/python -m pytest --cov=punchlib tests/unit tests/loopback tests/nat tests/truth tests/attack
 
 .PHONY: attack
 attack: $(STAMP) ## who may not get in, and what may not stay behind; as root (LEFTOVERS=N runs)
