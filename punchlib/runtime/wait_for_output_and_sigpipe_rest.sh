@@ -396,7 +396,17 @@ __punch_main() {
     fi
     __punch_folders
     __punch_commands
-    __punch_arguments "$@"
+    if [[ ${IFS-} != *[0123456789]* ]]; then
+        __punch_arguments "$@"
+    elif [[ -n ${pids_to_kill:-} ]]; then
+        # It has eaten digits of the arguments, but not of what they were made of.
+        __punch_arguments "$pids_to_kill"
+    else
+        __punch_fail "IFS has digits, so the pids of the stages cannot be known"
+    fi
+    if [[ ${pids_to_kill:-} == *[![:space:]]* ]] && ((${#__punch_pids[@]} == 0)); then
+        __punch_fail "no pid was given, but pids_to_kill has some"
+    fi
     # Sourced without arguments, our own are the script's: its list says that there is no stage.
     if [[ -n ${pids_to_kill+set} && ${pids_to_kill:-} != *[![:space:]]* ]]; then
         __punch_garbage=''

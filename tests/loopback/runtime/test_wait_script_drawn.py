@@ -35,6 +35,7 @@ SHOPTS = "failglob nullglob nocasematch nocaseglob extglob dotglob globstar last
 SHOPTS += " inherit_errexit xpg_echo localvar_inherit localvar_unset expand_aliases compat31"
 OPTIONS += [f"shopt -s {name}" for name in SHOPTS.split()]
 IFS = ["", "IFS=/", "IFS=", "IFS=$'\\n\\t'", "IFS=:", "readonly IFS=/", "IFS=5", "IFS=' 1'"]
+IFS += ["IFS=0123456789"]
 LOCALES = ["LC_ALL=C", "LC_ALL=xx_YY.broken", "readonly LC_ALL=C", "LANG=tr_TR.UTF-8"]
 ALIASES = [f"alias {name}=false" for name in (NAMES.replace(" : ", " ") + " " + WORDS).split()]
 FUNCTIONS = [f"function {name} {{ builtin return 7; }}" for name in NAMES.split()]
@@ -56,7 +57,6 @@ class Shell:
     pids: str = "$pids_to_kill"
     by_hand: bool = False
     unreadable: bool = False
-    doubtful: bool = False
 
     @classmethod
     def draw(cls, rng: random.Random) -> Shell:
@@ -81,8 +81,9 @@ class Shell:
             shell.pids, shell.unreadable = "$pids_to_kill x9", True
         elif kind < 0.2:
             shell.pids = "$pids_to_kill $pids_to_kill"
-        # It may eat digits of pids: then it must fail, and else it need not.
-        shell.doubtful = any(line in ("IFS=5", "IFS=' 1'") for line in shell.lines)
+        if any(line.startswith("IFS=") and line[-2:] in ("=5", "1'", "89") for line in shell.lines):
+            # Digits of the arguments are eaten: then the variable alone counts.
+            shell.pids, shell.unreadable = "$pids_to_kill", False
         return shell
 
     @property
@@ -127,7 +128,7 @@ def run(top: Path, folder: Path, shell: Shell) -> str:
             wrong.append("a failure gives 0")
         if "wait: " not in said and not any("2>&-" in line for line in shell.lines):
             wrong.append("it is not named")
-    elif done.returncode and not shell.doubtful:
+    elif done.returncode:
         wrong.append(f"good stages give {done.returncode}")
     before, after = folder / "before", folder / "after"
     if not before.exists():  # its own lines have ended it (`set -e`)
