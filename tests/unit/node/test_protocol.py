@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from punchlib.errors import JobFailed, UsageError
 from punchlib.node.protocol import (
+    Ended,
     Event,
     Result,
     ScriptResult,
@@ -145,3 +146,26 @@ def test_another_version_is_named() -> None:
 )
 def test_how_a_script_ended(result: ScriptResult, ok: bool, cause: str) -> None:
     assert (result.ok, result.cause) == (ok, cause)
+
+
+@pytest.mark.parametrize(
+    ("facts", "ended"),
+    [
+        ({"returncode": 0}, Ended.OK),
+        ({"returncode": 3}, Ended.FAILED),
+        ({"returncode": 0, "failures": [{"component": "x", "reason": "broke"}]}, Ended.FAILED),
+        ({"returncode": 143, "note": "the handler was stopped"}, Ended.FAILED),
+    ],
+)
+def test_a_node_of_an_older_release_says_less(facts: dict[str, object], ended: Ended) -> None:
+    script = {"id": "a", "folder_id": "f", "duration_ms": 1, **facts}
+    (read,) = Result.from_json({"v": 1, "cold": False, "scripts": [script]}).scripts
+    assert read.ended is ended
+    assert all(failure.kind == state.OWN for failure in read.failures)
+
+
+@pytest.mark.parametrize("ended", Ended)
+def test_how_it_ended_comes_back(ended: Ended) -> None:
+    marker = Marker("pashlib k recv", "why\nmore", state.REPORTED, "worker1")
+    result = Result((ScriptResult("a", "f", 1, 1, failures=(marker,), ended=ended),))
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
