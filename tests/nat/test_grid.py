@@ -8,6 +8,7 @@ from tests.nat.cell import TIME_FACTOR, run
 from tests.nat.expected import Cell, cells, in_principle
 from tests.support.netlab import Lab
 from tests.support.netlab_kinds import KINDS
+from tests.support.tiers import quick
 
 QUICK = {
     "lambda,ec2-open",
@@ -24,7 +25,9 @@ QUICK = {
 
 
 @pytest.mark.nat
-@pytest.mark.parametrize("cell", [c for c in cells() if c.name in QUICK], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "cell", quick([c for c in cells() if c.name in QUICK], 5), ids=lambda c: c.name
+)
 def test_cell(lab: Lab, cell: Cell) -> None:
     """The route that is written down, with the real program."""
     outcome = run(lab, cell)

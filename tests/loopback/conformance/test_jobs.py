@@ -111,6 +111,7 @@ def test_ranges_read_by_the_workers(
     assert got == wanted
 
 
+@pytest.mark.slow
 def test_trees_of_scripts_with_three_processes_each(cloud: LocalCloud, tmp_path: Path) -> None:
     """A small one of those that `make bench-wide` runs; an odd width, so a part goes up alone."""
     got, wanted = run(cloud, bigrams(5), [english(200_000, seed=6)], tmp_path)

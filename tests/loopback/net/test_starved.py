@@ -64,6 +64,7 @@ class End(threading.Thread):
             time.sleep(STANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("starved", [SEND, RECV], ids=str)
 def test_one_attempt_is_enough(config: Config, starved: Spec) -> None:
     """The other end used to give up after 3.5 s, and both made attempt after attempt, up to S3."""

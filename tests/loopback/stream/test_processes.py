@@ -17,6 +17,7 @@ import pytest
 
 from bench.stream_end import write_terms
 from tests.support.stream_rig import DEADLINE, FACTOR, Rig, background, digest, payload
+from tests.support.tiers import quick
 from tests.support.wakeups import wakeups
 
 END = Path(__file__).parents[3] / "bench" / "stream_end.py"
@@ -123,7 +124,7 @@ def test_a_stopped_end_is_given_up_after_the_silence(tmp_path: Path, victim: str
         dead.kill()
 
 
-@pytest.mark.parametrize("security", SECURITIES)
+@pytest.mark.parametrize("security", quick(SECURITIES, 1))
 @pytest.mark.parametrize("victim", ["send", "recv"])
 def test_an_end_that_stood_still_goes_on(tmp_path: Path, security: str, victim: str) -> None:
     """SIGSTOP in mid-stream for many times what the machine's death would take; then SIGCONT."""
@@ -194,6 +195,7 @@ def test_no_key_in_arguments_environment_or_files(tmp_path: Path) -> None:
         assert both.finish(both.recv)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("security", SECURITIES)
 def test_a_large_sparse_file(tmp_path: Path, security: str) -> None:
     """In `make faults` it has 4 GiB and 1 byte: no length is ever kept in 32 bits."""
