@@ -16,6 +16,7 @@ from punchlib.core import stun
 from punchlib.core.candidates import TransportAddress
 from punchlib.core.records import Filtering, Mapping, Nat
 from punchlib.net import sockets
+from punchlib.net.own_time import own_timeout
 
 #: Seconds that the second opinion on the mapping may take after the first.
 SECOND_OPINION = 0.3
@@ -70,7 +71,7 @@ class NatObserver:
         if self.without_nat:
             return Mapping.NONE
         try:
-            async with asyncio.timeout(SECOND_OPINION):
+            async with own_timeout(SECOND_OPINION):
                 second = self._response.other
                 if second is None or second.host == self._server.host:
                     second = await self._other_server()

@@ -23,6 +23,7 @@ from punchlib.core.candidates import TransportAddress
 from punchlib.core.records import Nat
 from punchlib.net import sockets
 from punchlib.net.nat_observer import NatObserver, tcp_binding
+from punchlib.net.own_time import own_timeout
 
 #: Seconds: the next server is asked as well when the one before has not answered by then.
 SERVER_STAGGER = 0.5
@@ -105,9 +106,9 @@ class StunClient:
             return PunchPort(TransportAddress(mine, port), mapped, None, anchor)
         failures: list[str] = []
         try:
-            async with asyncio.timeout(self.timeout):
+            async with own_timeout(self.timeout):
                 try:
-                    async with asyncio.timeout(max(self.timeout - UDP_SHARE, self.timeout / 2)):
+                    async with own_timeout(max(self.timeout - UDP_SHARE, self.timeout / 2)):
                         mapped, keeper = await self._over_tcp(port, failures)
                 except TimeoutError:
                     failures.append("TCP: no answer in time")
