@@ -165,7 +165,8 @@ class Repositories:
         found = self._ask(
             "describe_images", repositoryName=repository, imageIds=[{"imageTag": tag}]
         )
-        return str(found["imageDetails"][0]["imageDigest"]) if found else ""
+        details = found["imageDetails"] if found else []
+        return str(details[0]["imageDigest"]) if details else ""
 
     def _login(self) -> dict[str, str]:
         answer = self._ask("get_authorization_token")

@@ -227,6 +227,7 @@ class Cloud:
         for name, resource in wanted.items():
             if name in before:
                 stack.resources[name] = resource
+                self._change(before[name], resource)
                 continue
             why = self.fail.pop(name, "")
             try:
@@ -339,6 +340,12 @@ class Cloud:
 
     def _make(self, resource: Resource) -> None:
         self._do(resource, 1)
+
+    def _change(self, before: Resource, after: Resource) -> None:
+        if after.kind == "AWS::Lambda::Function" and before != after:
+            self._clients["lambda"].update_function_code(
+                FunctionName=after.physical, ImageUri=after.properties["Code"]["ImageUri"]
+            )
 
     def _delete(self, resource: Resource) -> None:
         self._do(resource, 2)

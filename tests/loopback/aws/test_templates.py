@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,3 +258,61 @@ def test_no_tagged_image_expires_and_lambda_may_pull() -> None:
     (statement,) = made["LambdaRepository"].properties["RepositoryPolicyText"]["Statement"]
     assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
     assert set(statement["Action"]) == {"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}
+
+
+#: Stand for the machine's programs; `docker` knows which image runs, and what its processes are.
+_PROGRAMS = {
+    "aws": """case "$*" in
+*get-parameter*) cat wanted ;;
+*get-login-password*) echo secret ;;
+*get-secret-value*) echo token ;;
+esac""",
+    "docker": """echo "docker $*" >>log
+case $1 in
+inspect) [ -s running ] && cat running ;;
+login) cat >/dev/null ;;
+top) cat processes ;;
+rm) : >running ;;
+run) case $2 in --detach) cat wanted >running ;; *) echo seccomp ;; esac ;;
+esac""",
+    "install": "cat >token",
+}
+
+
+def test_the_node_changes_over_when_no_script_runs(tmp_path: Path) -> None:
+    """The script of its UserData that each minute makes the machine run what it should."""
+    data = _WITH_A_NODE["Node"].properties["UserData"]
+    subprocess.run(["bash", "-n"], input=data, text=True, check=True)
+    script = data.split("<<'END'\n")[1].split("\nEND\n")[0]
+    script = script.replace("/etc/punch-seccomp.json", "seccomp.json")
+    for name, text in _PROGRAMS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    wanted, running, processes, log = (
+        tmp_path / name for name in ("wanted", "running", "processes", "log")
+    )
+    running.touch()
+    processes.write_text("PID COMMAND\n7 punch\n")
+
+    def minute() -> list[str]:
+        log.write_text("")
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return [line.split()[1] for line in log.read_text().splitlines()]
+
+    wanted.write_text("host/punch-node@sha256:1\n")
+    assert minute() == ["inspect", "login", "pull", "run", "run", "image"]
+    assert running.read_text() == wanted.read_text()
+    assert (tmp_path / "token").read_text() == "token\n"
+    assert minute() == ["inspect"]  # nothing to do
+
+    wanted.write_text("host/punch-node@sha256:2\n")
+    processes.write_text("PID COMMAND\n7 punch\n8 bash\n")
+    assert "rm" not in minute()  # a script runs
+    assert running.read_text() == "host/punch-node@sha256:1\n"
+    processes.write_text("PID COMMAND\n7 punch\n")
+    assert "rm" in minute()
+    assert running.read_text() == wanted.read_text()
