@@ -383,10 +383,13 @@ __punch_main() {
     __punch_known=() __punch_name=() __punch_killed=()
     builtin local __punch_id __punch_parent __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
     builtin local __punch_garbage='' __punch_last='' __punch_pid __punch_n __punch_harmless
-    builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps
+    builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps __punch_limit
     if [[ -n ${GLOBIGNORE:-} ]]; then builtin local GLOBIGNORE=; fi
     __punch_traps=$(builtin trap -p CHLD)
     if [[ -n $__punch_traps ]]; then builtin trap - CHLD; fi
+    __punch_limit=$(builtin trap -p XFSZ)
+    # Under `ulimit -f` a file that cannot be written would kill this shell without a word.
+    builtin trap '' XFSZ
     __punch_identify self
     __punch_shell=$__punch_id
     if [[ -z $__punch_shell ]]; then __punch_fail "there is no /proc"; fi
@@ -444,6 +447,7 @@ __punch_main() {
     __punch_wait
     __punch_settle
     if [[ -n $__punch_traps ]]; then builtin eval "builtin $__punch_traps"; fi
+    builtin eval "builtin ${__punch_limit:-trap - XFSZ}"
     if ((__punch_judged == __punch_count)); then internal_exec_status=$__punch_status; fi
 }
 

@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from tests.truth.case import Case
 
-#: Whose status bash tells nobody.
+#: Bash tells nobody the status of what is in there, and who dies of these leaves no word.
 _UNSEEN = ("procsub", "pipe-first")
+_WORDLESS = ("KILL", "SEGV")
 
 KINDS: dict[str, Callable[[Case], bool]] = {
-    "an IFS of digits: the script waits for nothing": lambda c: "IFS=digits" in c.prologue,
-    "no file may be written: bash itself dies": lambda c: "ulimit -f" in c.prologue,
-    "a tool is killed where bash does not look": lambda c: c.construct in _UNSEEN,
+    "a tool is killed where bash does not look": lambda c: (
+        c.construct in _UNSEEN
+        and c.victim.partition("-")[0] == c.construct_on
+        and c.signal in _WORDLESS
+    ),
+    "by hand, a tool in <( … ) outlives its script": lambda c: (
+        c.by_hand and c.construct == "procsub" and (c.victim != "none" or c.disk != "ok")
+    ),
 }
 
 

@@ -105,8 +105,8 @@ def judge(
 
 def harmless(case: Case, struck: bool, expected: bytes) -> bool:
     """Whether nothing happened to it that could make it fail."""
-    if case.disk != "ok" or case.quits or {"ulimit -f", "IFS=digits"} & set(case.prologue):
-        return False  # with such an IFS the script itself cannot tell pids apart
+    if case.disk != "ok" or case.quits or "ulimit -f" in case.prologue:
+        return False
     if case.work == "grep" and not expected:
         return False  # status 1; behind many constructs nobody can see that it was grep
     return not struck or case.signal == "STOP"

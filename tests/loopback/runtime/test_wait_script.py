@@ -84,6 +84,22 @@ def test_it_works_under_strict_options(bash: Bash, before_wait: str) -> None:
     assert result.returncode == 2
 
 
+def test_an_ifs_that_splits_pids(bash: Bash, before_wait: str) -> None:
+    options = "IFS=0123456789"
+    assert bash(script("true", before_wait=before_wait, options=options)).returncode == 0
+    stages = ["sleep 0.5; sort /nowhere", "true"]
+    result = bash(script(*stages, before_wait=before_wait, options=options))
+    assert result.returncode == 2
+    assert b"wait: stage 1 of 2" in result.stderr
+
+
+def test_where_no_file_may_be_written(bash: Bash, before_wait: str) -> None:
+    options = "ulimit -f 0"
+    result = bash(script("sort /nowhere", before_wait=before_wait, options=options))
+    assert result.returncode == 2
+    assert b"wait: stage 1 of 1" in result.stderr
+
+
 def test_a_marker_makes_the_script_fail(bash: Bash, tmp_path: Path) -> None:
     marking = "runtime/r_unwrap < <(printf x) > /dev/null; true"
     result = bash(script(f"bash -c '{marking}'"))
