@@ -81,6 +81,11 @@ bench-startup: $(STAMP) ## exec to registered and to first byte, in starts of a 
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.startup $(if $(JSON),--json $(JSON)) 2>/dev/null
 
+.PHONY: bench-local
+bench-local: $(STAMP) ## the demo on this machine from exec to exit, phase by phase (JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.local $(if $(JSON),--json $(JSON))
+
 .PHONY: bench-many
 bench-many: $(STAMP) ## 256 connections of one process against 256 of another (JSON=FILE)
 	@tests/prepare.sh

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from punchlib.errors import PunchError, StorageError, UsageError
@@ -110,6 +109,8 @@ def _message(error: Any) -> str:
 
 def _clock(error: Any) -> str:
     """How far our clock is off, by the `Date` of the answer; "" when that is not the reason."""
+    from email.utils import parsedate_to_datetime
+
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:
         ahead = time.time() - parsedate_to_datetime(headers["date"]).timestamp()

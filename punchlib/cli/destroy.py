@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from punchlib.aws import destroy as destruction
 from punchlib.cli.deploy import Region, StackName, Yes, desk, in_region
 from punchlib.cli.interrupt import interruptible
 
@@ -23,6 +22,8 @@ def destroy(
 
     The bucket and the table stay, unless --purge is given.
     """
+    from punchlib.aws import destroy as destruction
+
     told = desk(yes)
     with interruptible():
         kept = destruction.destroy(stack, told, in_region(region), purge=purge)

@@ -12,6 +12,7 @@ import typer
 from punchlib.cli import deploy, destroy, ec2_handler, output, run
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
+from punchlib.local import isolation
 
 app = typer.Typer(
     name="punch",
@@ -41,6 +42,16 @@ app.command("ec2-handler")(ec2_handler.ec2_handler)
 
 def main() -> int:
     """The console script: every expected error becomes one message and its exit status."""
+    code = _run()
+    if isolation.entered:
+        # Taking the interpreter down object by object takes a tenth of such a run's time.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run() -> int:
     try:
         app()
     except SystemExit as end:  # how Typer returns, usage errors (2) included

@@ -31,6 +31,9 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
 
+#: This process is one of a run's: when it ends, nothing is left to be tidied up by it.
+entered = False
+
 
 def enter() -> Path:
     """Goes on in the new world; this process only waits, and exits as the run does.
@@ -43,6 +46,8 @@ def enter() -> Path:
     Raises:
         UsageError: this machine refuses namespaces, or the folder.
     """
+    global entered
+    entered = True
     folder = Path(tempfile.gettempdir()) / f"punch-local-{secrets.token_hex(8)}"
     us = os.pidfd_open(os.getpid())
     refusal, refuse = os.pipe()
