@@ -138,8 +138,19 @@ async def _udp_answer(
                     if answer[8:20] in ids:
                         return True
         except TimeoutError:
-            continue
+            if _has_come(sock, ids):
+                return True
     return False
+
+
+def _has_come(sock: socket.socket, ids: set[bytes]) -> bool:
+    """Whether an answer lies there unread: it came while this process stood still."""
+    try:
+        while sock.recv(stun.MAX_MESSAGE)[8:20] not in ids:
+            continue
+    except OSError:
+        return False  # nothing more is there
+    return True
 
 
 async def tcp_binding(
