@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,46 @@ def test_folders_that_are_no_job(tmp_path: Path) -> None:
         (tmp_path / folder / "a.sh").write_text("")
     with pytest.raises(UsageError, match="two scripts have the id 'a'"):
         manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(lambda p: p.mkdir(), "Is a directory", id="a folder"),
+        pytest.param(os.mkfifo, "not a regular file of the job", id="a FIFO"),
+        pytest.param(lambda p: p.symlink_to("/dev/zero"), "not a regular file", id="/dev/zero"),
+        pytest.param(lambda p: p.symlink_to("/etc/passwd"), "not a regular file", id="outside"),
+        pytest.param(lambda p: p.symlink_to("nowhere"), "No such file", id="dangling"),
+        pytest.param(lambda p: p.symlink_to(p.name), "links|symbolic", id="a circle"),
+        pytest.param(lambda p: os.truncate(_made(p), 17 << 20), "bytes", id="huge"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.sh", "job.toml"])
+def test_what_only_poses_as_a_file(
+    name: str, make: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    """One message, no traceback, and nobody waits for a FIFO's writer."""
+    (tmp_path / "a.sh").write_text("true")
+    make(tmp_path / name)
+    with pytest.raises(UsageError, match=told) as refused:
+        manifest.load(tmp_path)
+    assert name in refused.value.message
+
+
+@pytest.mark.parametrize("name", [b"a\xff.sh", b"a\nb.sh", b"\x1b[2J.sh", b"x" * 210 + b".sh"])
+def test_names_of_scripts(name: bytes, tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("true")
+    with pytest.raises(UsageError) as refused:
+        manifest.load(tmp_path)
+    assert refused.value.message.isprintable()
+
+
+def test_a_link_within_the_job_is_a_script(tmp_path: Path) -> None:
+    (tmp_path / "a b é.sh").write_text("true")
+    (tmp_path / "l.sh").symlink_to("a b é.sh")
+    assert [n.id for n in manifest.load(tmp_path).nodes] == ["a b é", "l"]
+
+
+def _made(path: Path) -> Path:
+    path.touch()
+    return path
