@@ -26,8 +26,8 @@ SPARE = "spare"
 SPARES, SPARE_SIZE = 4, 4096
 #: The file that says that nothing of a state folder is missing.
 COMPLETE = "complete"
-#: Seconds after which the folder of a shell that has ended is nobody's.
-STALE = 3600
+#: Seconds after which the folder of a shell that has ended is nobody's, and how many are looked at.
+STALE, AT_ONCE = 3600, 32
 
 #: What kind of failure a marker tells of: the component's own, it was told to stop, or its peer's.
 OWN, STOPPED, REPORTED = "own", "stopped", "reported"
@@ -258,7 +258,7 @@ def _write(path: str, content: bytes) -> None:
 
 def _sweep(path: str, now: float) -> None:
     """Removes the folders of shells that have ended: nobody will ask for them."""
-    for name in posix.listdir(path):
+    for name in posix.listdir(path)[:AT_ONCE]:
         folder = f"{path}/{name}"
         try:
             if posix.stat(folder).st_mtime < now - STALE and not script_shell.find(name):

@@ -34,22 +34,21 @@ __punch_before=$-:$SHELLOPTS:$BASHOPTS:
 # Sets __punch_id to `PID-STARTTIME` of a process (or `self`), since pids come again, to "" when it
 # is not there; and __punch_parent. /proc may be that of an outer namespace: there its pid is another one.
 __punch_identify() {
-    builtin local __punch_n
+    builtin local __punch_n=1 __punch_m
     builtin local -a __punch_stat
     __punch_stat=()
     __punch_id=''
-    { builtin mapfile -t __punch_stat <"/proc/$1/stat"; } 2>/dev/null
-    if ((${#__punch_stat[@]})); then
-        __punch_id=${__punch_stat[0]%% *}
-        # The second field, a name in brackets, may hold anything; the start time is the 22nd.
-        builtin printf -v __punch_n '%s ' "${__punch_stat[@]}"
-        __punch_n=${__punch_n##*) }
-        __punch_parent=${__punch_n#* }
-        __punch_parent=${__punch_parent%% *}
-        for __punch_stat in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do
-            __punch_n=${__punch_n#* }
-        done
-        __punch_id+=-${__punch_n%% *}
+    { builtin mapfile -d ' ' -t __punch_stat <"/proc/$1/stat"; } 2>/dev/null
+    if ((${#__punch_stat[@]} > 22)); then
+        # The second field, a name in brackets, may hold anything, spaces and brackets too.
+        if [[ "${__punch_stat[*]:2:16}" == *\)* ]]; then
+            for __punch_m in 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do
+                if [[ ${__punch_stat[__punch_m]} == *\)* ]]; then __punch_n=$__punch_m; fi
+            done
+        fi
+        __punch_parent=${__punch_stat[__punch_n + 2]}
+        # The start time is the 22nd.
+        __punch_id=${__punch_stat[0]}-${__punch_stat[__punch_n + 20]}
     fi
 }
 
@@ -256,7 +255,8 @@ __punch_kill() {
 __punch_sweep() {
     builtin local __punch_pid __punch_code
     for __punch_pid in "${!__punch_left[@]}"; do
-        __punch_there "$__punch_pid"
+        __punch_there=1
+        if [[ -n $__punch_outer || ! -e /proc/$__punch_pid ]]; then __punch_there "$__punch_pid"; fi
         while [[ -z $__punch_there && -n ${__punch_left[__punch_pid]:-} ]]; do
             __punch_code=0
             builtin wait "$__punch_pid" 2>/dev/null || __punch_code=$?
