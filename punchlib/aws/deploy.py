@@ -124,7 +124,9 @@ def deploy(wish: Wish, desk: Desk, config: Config) -> dict[str, str]:
     try:
         _apply(stack, plan, desk)
     except PunchError as error:
-        error.next_step += way_back and f"; the old function comes back by {way_back}"
+        if way_back:
+            steps = [error.next_step, f"the old function comes back by {way_back}"]
+            error.next_step = "; ".join(filter(None, steps))
         raise
     if plan.local_images:
         registry.forget_old(plan.parameters)
@@ -230,7 +232,15 @@ def _check_images(
             )
     if not plan.local_images:
         return
-    kinds = {name: images.architecture(name) for name in plan.local_images.values()}
+    kinds = {}
+    for parameter, name in list(plan.local_images.items()):
+        try:
+            kinds[name] = images.architecture(name)
+        except PunchError:
+            if not before.get(parameter):
+                raise
+            del plan.local_images[parameter]
+            plan.notes.append(f"there is no image {name} here: the one that is deployed stays")
     given = plan.parameters.get("Architecture")
     for name, kind in kinds.items():
         if given and kind != given:
@@ -239,7 +249,8 @@ def _check_images(
                 next_step="build it on such a machine, or leave the parameter out",
             )
         given = kind
-    plan.parameters["Architecture"] = given or "x86_64"
+    if given:
+        plan.parameters["Architecture"] = given
 
 
 def _check_limits(
@@ -271,8 +282,10 @@ def _check_node(
         return
     plan.parameters["NodeSubnet"] = subnet
     plan.parameters.setdefault("NodeVpc", account.subnet_vpc(subnet))
-    if not before.get("NodeAmi") and "NodeAmi" not in plan.parameters:
-        kind = plan.parameters.get("Architecture") or before.get("Architecture") or "x86_64"
+    had = before.get("Architecture", "x86_64")
+    kind = plan.parameters.get("Architecture", had)
+    if "NodeAmi" not in plan.parameters and (not before.get("NodeAmi") or kind != had):
+        # Kept from then on: another one replaces the machine.
         plan.parameters["NodeAmi"] = account.latest_ami(kind)
 
 

@@ -268,6 +268,21 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_made(
 
 # Docker's library leaves the socket to the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_without_its_image_here_a_deployment_keeps_the_one_it_has(
+    strict: Cloud, wish: Wish, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = go(wish, person)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    again = Person()
+    assert go(Wish(stack=wish.stack, parameters={"Timeout": "60"}), again) == outputs
+    assert "the one that is deployed stays" in again.read
+    parameters = Stack(wish.stack, Config.from_env()).parameters()
+    assert (parameters["ImageUri"], parameters["Timeout"]) == (wish.image, "60")
+    gc.collect()
+
+
+# The same.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_docker_is_one_message(
     strict: Cloud, wish: Wish, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,3 +347,39 @@ with as_file(files("punchlib.jobs").joinpath("smoke", "sort-width2")) as folder:
 """
     done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True)
     assert done.stdout.decode().strip() == "['merger', 'splitter', 'worker1', 'worker2']", done
+
+
+def test_a_node_is_pinned_to_the_machine_image_of_its_first_deployment(
+    strict: Cloud, wish: Wish, person: Person
+) -> None:
+    ec2, ssm = strict.ministack.client("ec2"), strict.ministack.client("ssm")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+
+    def publish(architecture: str, ami: str) -> None:
+        name = f"/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{architecture}"
+        ssm.put_parameter(Name=name, Value=ami, Type="String", Overwrite=True)
+
+    publish("x86_64", "ami-first")
+    image = "000000000000.dkr.ecr.us-east-1.amazonaws.com/punch-node@sha256:1"
+    wish = replace(wish, node_subnet=subnet, node_image=image)
+    outputs = go(wish, person)
+    stack = Stack(wish.stack, Config.from_env())
+    first = stack.parameters()
+    assert (first["NodeAmi"], first["NodeVpc"]) == ("ami-first", vpc)
+    assert outputs["NodeId"] and "add      Node (AWS::EC2::Instance)" in person.read
+
+    publish("x86_64", "ami-second")
+    again = Person()
+    go(replace(wish, node_subnet=None, node_image=image.replace("sha256:1", "sha256:2")), again)
+    assert stack.parameters()["NodeAmi"] == "ami-first"
+    # The machine is not touched: it looks for its image by itself.
+    assert "NodeImage (AWS::SSM::Parameter)" in again.read
+    assert "Node (AWS::EC2::Instance)" not in again.read
+
+    publish("arm64", "ami-arm")
+    go(replace(wish, parameters={"Architecture": "arm64"}), Person())
+    assert stack.parameters()["NodeAmi"] == "ami-arm"
+    with pytest.raises(PunchError, match="subnet-nowhere"):
+        go(replace(wish, node_subnet="subnet-nowhere"), Person())
+    stack.delete()
