@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -101,32 +98,3 @@ def test_pushed_once_kept_while_deployed_and_gone_in_the_end(
     assert repositories.digests(f"{stack}-lambda") == []
     assert repositories.uri(f"{stack}-lambda") is None
     destroy(stack, desk, config, purge=True)
-
-
-def test_the_command_line(strict: Cloud, image: str, tmp_path: Path) -> None:
-    """As a user calls it; nobody is there to be asked."""
-    punch = [str(Path(sys.executable).parent / "punch")]
-    stack = f"c{uuid.uuid4().hex[:8]}"
-    given = ["--stack", stack, "--image", "punch-lambda:local", "--function", f"{stack}-f"]
-    given += ["--table", f"{stack}-t", "--no-smoke-test"]
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*punch, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120
-        )
-
-    refused = run("deploy", *given)
-    assert refused.returncode == 2 and "say --yes" in refused.stderr
-    done = run("deploy", *given, "--yes")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "export AWS_BUCKET=punch-000000000000-us-east-1",
-        "export AWS_REGION=us-east-1",
-        f"export PUNCH_TABLE={stack}-t",
-        f"export PUNCH_FUNCTION={stack}-f",
-    ]
-    told = json.loads(run("deploy", "--stack", stack, "--image", "punch-lambda:local", "--yes",
-                          "--no-smoke-test", "--json").stdout)  # fmt: skip
-    assert told["environment"]["PUNCH_FUNCTION"] == f"{stack}-f" and told["v"] == 1
-    gone = run("destroy", "--stack", stack, "--purge", "--yes")
-    assert gone.returncode == 0 and "all of it has gone" in gone.stderr

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -383,3 +384,38 @@ def test_a_node_is_pinned_to_the_machine_image_of_its_first_deployment(
     with pytest.raises(PunchError, match="subnet-nowhere"):
         go(replace(wish, node_subnet="subnet-nowhere"), Person())
     stack.delete()
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_command_line(tmp_path: Path) -> None:
+    """As a user calls it; nobody is there to be asked."""
+    punch = [str(Path(sys.executable).parent / "punch")]
+    stack = f"c{uuid.uuid4().hex[:8]}"
+    given = ["--stack", stack, "--image", "punch-lambda:local", "--function", f"{stack}-f"]
+    given += ["--table", f"{stack}-t", "--no-smoke-test"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*punch, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+        )
+
+    refused = run("deploy", *given)
+    assert refused.returncode == 2 and "say --yes" in refused.stderr
+    done = run("deploy", *given, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "export AWS_BUCKET=punch-000000000000-us-east-1",
+        "export AWS_REGION=us-east-1",
+        f"export PUNCH_TABLE={stack}-t",
+        f"export PUNCH_FUNCTION={stack}-f",
+    ]
+    told = json.loads(run("deploy", "--stack", stack, "--image", "punch-lambda:local", "--yes",
+                          "--no-smoke-test", "--json").stdout)  # fmt: skip
+    assert told["environment"]["PUNCH_FUNCTION"] == f"{stack}-f" and told["v"] == 1
+    gone = run("destroy", "--stack", stack, "--purge", "--yes")
+    assert gone.returncode == 0 and "all of it has gone" in gone.stderr
