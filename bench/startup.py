@@ -60,7 +60,7 @@ class Forwarder:
                     data = sock.recv(65536)
                     if data:
                         other.sendall(data)
-                        if answer:
+                        if answer and data.startswith(b"HTTP/"):
                             self.answers.append(time.monotonic())
                         continue
                 for end in (sock, other):

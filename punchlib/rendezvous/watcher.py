@@ -23,26 +23,21 @@ from punchlib.rendezvous.store import RendezvousStore, Slot
 
 #: Seconds. A poll costs a read; a late poll costs time to the first byte.
 FASTEST = 0.020
-#: The pause as a share of the time already waited, up to what a usual start takes …
+#: The pause as a share of the time already waited, and the longest.
 PATIENCE_SHARE = 0.02
-USUAL = 0.100
-#: … and, when a minute has passed, as a share of what came after it.
-LONG_WAIT = 60.0
-LONG_SHARE = 0.01
 SLOWEST = 3.0
 #: The pause is at least so many times the time that the last read took.
 READ_SHARE = 2.0
 
 #: Reads a second in the long run, and how many may come at once before that.
-RATE, BURST = 10.0, 100.0
+RATE, BURST = 5.0, 100.0
 #: Records that one read brings (DynamoDB's own limit).
 READ_SIZE = 100
 
 
 def pause_after(waited: float) -> float:
     """Seconds until the next look, for who has waited so long."""
-    late = max(0.0, waited - LONG_WAIT) * LONG_SHARE
-    return min(min(waited * PATIENCE_SHARE, USUAL) + late, SLOWEST)
+    return min(waited * PATIENCE_SHARE, SLOWEST)
 
 
 @dataclass(eq=False)
