@@ -154,7 +154,7 @@ def main() -> int:
     arguments.add_argument("--json", type=Path)
     args = arguments.parse_args()
     with (
-        tempfile.TemporaryDirectory(prefix="punch-idle-") as name,
+        tempfile.TemporaryDirectory(prefix="punch-idle-", ignore_cleanup_errors=True) as name,
         world(Path(name)) as (forwarder, env),
         Meter() as meter,
         engine.spawn(env) as socket_name,
