@@ -217,8 +217,15 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
             work.cancel()
         signals.append(number)
 
+    def orphaned(_: asyncio.Task[None]) -> None:
+        if not over.cancelled():
+            say("pashlib: its script has ended; nobody would judge what it does")
+            stop(signal.SIGHUP)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
+    over = asyncio.ensure_future(verdicts.script_ended())
+    over.add_done_callback(orphaned)
     try:
         return await work
     except asyncio.CancelledError:
@@ -227,6 +234,7 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
         say(f"pashlib: stopped by {signal.Signals(signals[0]).name}")
         return 128 + signals[0]
     finally:
+        over.cancel()
         await connector.close()
 
 

@@ -32,6 +32,8 @@ from punchlib.runtime import markers, script_shell, state
 #: Seconds between two looks whether the shell that is to judge still lives; and between two looks
 #: at everything where the kernel has no more inotify instances for us.
 SHELL_LOOK, BLIND_LOOK = 1.0, 0.05
+#: Seconds between two looks whether our script has ended without us.
+SCRIPT_LOOK = 5.0
 #: Seconds between two looks at a stage that seems to be ending, and for how long it may seem so.
 ENDING_LOOK, ENDING_TIME = 0.005, 5.0
 
@@ -64,6 +66,23 @@ async def upstream_failure() -> str | None:
             await _settle(scope, news)
     found = markers.of_our_script()
     return found[0].cause if found else None
+
+
+async def script_ended() -> None:
+    """Returns when a script with a wait script is over, although its stages, such as we, are not.
+
+    The wait script waits for every stage, and ends those that are left after a failure. What it
+    cannot reach, behind a wrapper or in `<( … )`, has to notice by itself: its peer would wait for
+    it, and it for a FIFO whose other end nobody opens any more.
+    """
+    scope = None
+    with contextlib.suppress(OSError):  # there is no /proc to look into
+        scope = state.scope()
+    if scope is None or not scope.sourcing:
+        await asyncio.Event().wait()  # nothing tells when it is over
+        return
+    while any(script_shell.find(shell, scope.proc) for shell in scope.sourcing):
+        await asyncio.sleep(SCRIPT_LOOK)
 
 
 async def _settle(scope: state.Scope, news: _News) -> None:

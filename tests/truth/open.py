@@ -16,9 +16,6 @@ KINDS: dict[str, Callable[[Case], bool]] = {
         and c.victim.partition("-")[0] == c.construct_on
         and c.signal in _WORDLESS
     ),
-    "by hand, a tool in <( … ) outlives its script": lambda c: (
-        c.by_hand and c.construct == "procsub" and (c.victim != "none" or c.disk != "ok")
-    ),
 }
 
 

@@ -31,6 +31,8 @@ from tests.truth.world import REPOSITORY, World, fill, mount_disk, nonce, unmoun
 
 #: PUNCH_TIMEOUT: a peer that was killed before it came is waited for that long.
 PEER_TIME = 40.0 * FACTOR
+#: PUNCH_STALL_TIMEOUT: with streams through S3 no kernel tells of a killed peer.
+STALL = 40.0 * FACTOR
 #: Seconds within which a case must have ended.
 DEADLINE = 120.0 * FACTOR
 #: PUNCH_FAILURE_GRACE by hand.
@@ -142,6 +144,7 @@ class Run:
     def _exports(self) -> dict[str, str]:
         values = {
             "PUNCH_TIMEOUT": f"{PEER_TIME:g}",
+            "PUNCH_STALL_TIMEOUT": f"{STALL:g}",
             "PUNCH_ROUTES": self.case.routes,
             "PUNCH_SECURITY": self.case.security,
         }

@@ -126,3 +126,14 @@ def test_stages_that_end_well(
     assert [code for code, _ in ended.values()] == [0, 0], ended
     whole = "".join(f"{n}\n" for n in range(1, 100_001)).encode()
     assert objects(ministack, nodes.env["AWS_BUCKET"]) == {"result": whole}
+
+
+@pytest.mark.parametrize("around", ["timeout 900 {}", "cat <( {} )"])
+def test_a_sender_that_outlives_its_script(nodes: Nodes, ministack: MiniStack, around: str) -> None:
+    """Behind a wrapper it is not reached when the rest is ended: its FIFO waits for a writer."""
+    sender = around.format(f"{nodes.pashlib} send*{nodes.key}*0*1*out")
+    worker = nodes.script("mkfifo out\n", ["bash -c 'exit 3'", sender])
+    ended = nodes.run(worker=worker, merger=nodes.merger())
+    assert objects(ministack, nodes.env["AWS_BUCKET"]) == {}, ended
+    assert all(code for code, _ in ended.values()), ended
+    assert "its script has ended" in ended["worker"][1]
