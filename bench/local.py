@@ -3,7 +3,7 @@
     python -m bench.local [--rounds 7] [--json FILE]
 
 Medians. The unit U, a bare `python3 -I -S -c pass`, is taken in the same rounds: on a busy
-machine a time says little without it. The processor's time is that of all processes of the run.
+machine a time says little without it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,9 +36,8 @@ PHASES = {
 
 
 def run(source: Path, result: Path) -> dict[str, float]:
-    """One run: seconds for each phase, for all, and of the processor."""
+    """One run: seconds for each phase, and for all."""
     command = [sys.executable, "-m", "punchlib.cli.main", "run", "--local", str(JOB)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = last = time.monotonic()
     took: dict[str, float] = {}
     with subprocess.Popen(
@@ -57,10 +55,8 @@ def run(source: Path, result: Path) -> dict[str, float]:
     if process.returncode:
         raise SystemExit(f"the job failed with {process.returncode}")
     ended = time.monotonic()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     took["to the exit"] = ended - last
     took["all"] = ended - began
-    took["processor"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return took
 
 

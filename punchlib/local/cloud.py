@@ -135,14 +135,17 @@ class LocalCloud:
         return env
 
     def _make_bucket(self, bucket: str) -> None:
-        """Waits for the local API by the way."""
+        """Waits for the local API by the way; what the run needs anyhow is made meanwhile."""
+        import boto3.s3.transfer  # noqa: F401 (at the first upload, otherwise)
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from punchlib.aws.clients import client
+        from punchlib.aws import clients
         from punchlib.config import Config
 
+        if self._given:  # this process is the run's alone
+            clients.keep()
         try:
-            client("s3", Config.from_env()).create_bucket(Bucket=bucket)
+            clients.client("s3", Config.from_env()).create_bucket(Bucket=bucket)
         except (BotoCoreError, ClientError) as error:
             log = self._root / "aws.log"
             tail = log.read_text(errors="replace")[-1500:] if log.exists() else ""
