@@ -108,6 +108,8 @@ def test_a_probe_and_a_client_that_left(ec2: Ec2) -> None:
     upload("slow", "sleep 0.5; echo done | python3.9 aws/s3-put-object.py slow-result /dev/stdin")
     with socket.create_connection(("127.0.0.1", ec2.port)) as connection:
         connection.sendall(b'{"id": "slow", "folder_id": "f"}END')
+        # Who leaves before it was seen is nobody: another test.
+        wait_until(lambda: b"Executing script ID slow" in ec2.log.read_bytes())
     config = Config.from_env()
     s3 = client("s3", config)
     # Its script runs to its end, and its own handler commits it.
