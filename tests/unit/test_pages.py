@@ -22,8 +22,9 @@ def of_page(page: Path) -> str:
 
 
 def exists(name: str) -> bool:
-    """Whether it is a path of the project, or of punchlib, or a pattern that finds some."""
-    return any(any(top.glob(name.rstrip("/"))) for top in (ROOT, ROOT / "punchlib"))
+    """Whether it is a path of the project, punchlib or a test, or a pattern that finds some."""
+    tops = (ROOT, ROOT / "punchlib", ROOT / "tests/loopback")
+    return any(any(top.glob(name.rstrip("/") + end)) for top in tops for end in ("", ".py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
