@@ -32,7 +32,7 @@ def strict(
         monkeypatch.delenv(name, raising=False)
     # As in the engine: making one takes longer than all else here.
     monkeypatch.setattr(clients, "_keeping", True)
-    for left in (cloud.fail, cloud.stuck, cloud.calls):
+    for left in (cloud.fail, cloud.stuck, cloud.calls, cloud.change_sets):
         left.clear()
     return cloud
 
