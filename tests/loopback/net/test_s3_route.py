@@ -24,7 +24,7 @@ def config(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Config:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_BUCKET", BUCKET)
     monkeypatch.setenv("PUNCH_ROUTES", "s3")
-    monkeypatch.setenv("PUNCH_TIMEOUT", "20")
+    monkeypatch.setenv("PUNCH_TIMEOUT", "120")
     ministack.client("s3").create_bucket(Bucket=BUCKET)
     return Config.from_env()
 
