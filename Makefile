@@ -97,9 +97,9 @@ bench-wide: $(STAMP) ## a job of 83 scripts beside the same over plain FIFOs (RU
 	@$(BIN)/python -m bench.wide $(if $(RUNS),--runs $(RUNS)) $(if $(WIDTH),--width $(WIDTH)) $(if $(JSON),--json $(JSON))
 
 .PHONY: bench-idle
-bench-idle: $(STAMP) ## what 200 dgsh-tee and 200 connections take while they wait (JSON=FILE)
+bench-idle: $(STAMP) ## what 200 dgsh-tee and 200 connections take while they wait (MOST=SHARE JSON=FILE)
 	@tests/prepare.sh
-	@$(BIN)/python -m bench.idle $(if $(JSON),--json $(JSON))
+	@$(BIN)/python -m bench.idle $(if $(MOST),--most $(MOST)) $(if $(JSON),--json $(JSON))
 
 .PHONY: faults
 faults: $(STAMP) ## drawn ways to break a stream, and more than 4 GiB; as root also pashlib's (FAULTS=N)

@@ -187,7 +187,7 @@ class Establishing:
         watching = asyncio.ensure_future(
             self.owner.watcher.changed(self.meeting.peer, self.core.place.text)
         )
-        keeping = [asyncio.ensure_future(self.owner.stun.keep(p)) for p in self.ends.ports]
+        keeping = [asyncio.ensure_future(self.owner.stun.keep(p)) for p in self.ends.told]
         try:
             with doing(self.core.describe):
                 done, _ = await asyncio.wait(

@@ -61,6 +61,12 @@ class Ends:
                     return candidate.address
         return self.local
 
+    @property
+    def told(self) -> list[PunchPort]:
+        """The punching ports whose mapped address our record tells; only these must be kept."""
+        srflx = any(candidate.type is CandidateType.SRFLX for candidate in self.candidates)
+        return self.ports if srflx else []
+
     def settle(self, nat: Nat, routes: Sequence[Route], *, on_lambda: bool) -> None:
         """Decides on the candidates, as late as possible: more is known of the NAT then."""
         self.nat, self.settled = nat, True

@@ -160,7 +160,7 @@ async def tcp_binding(
     loop = asyncio.get_running_loop()
     sock = sockets.punching_socket(port)
     try:
-        await loop.sock_connect(sock, tuple(address))
+        await _connect(sock, address)
         transaction_id = os.urandom(12)
         await loop.sock_sendall(sock, stun.binding_request(transaction_id))
         buffer = b""
@@ -173,3 +173,25 @@ async def tcp_binding(
     except BaseException:
         sock.close()
         raise
+
+
+async def _connect(sock: socket.socket, address: TransportAddress) -> None:
+    """As loop.sock_connect, which asks a resolver even for an address, in a thread of a pool."""
+    loop = asyncio.get_running_loop()
+    error = sockets.start_connect(sock, address, None, 0)
+    if not error:
+        settled: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            loop.remove_writer(sock)  # it stays writable
+            if not settled.done():
+                settled.set_result(None)
+
+        loop.add_writer(sock, settle)
+        try:
+            await settled
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
