@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import sys
@@ -173,10 +174,17 @@ async def release_reader(fifo: FifoWriter) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stderr, whole even where several processes write to it."""
-    if sys.stderr:  # it may have been closed from the start
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+    """One line on stderr, whole even where several processes write to it.
+
+    It may have been closed from the start, be on a full disk, or be something to read from (bash
+    gives `<( … )` a pipe's other end where the script has closed 2): no stream ends for that.
+    """
+    if sys.stderr:
+        try:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for the rest of our life)
 
 
 def report(event: Event) -> None:

@@ -28,7 +28,7 @@ CONSTRUCTS = {
     "subshell": "( {cmd} ) &",
     "nested": "( ( {cmd} ); exit $? ) &",
     "group": "{{ {cmd}; }} &",
-    "function": "stage{n}() {{ {cmd}; }}; stage{n} &",
+    "function": 'stage{n}() {{ {cmd}; }}; stage{n} "$@" &',
     "bash -c": "bash -c {quoted} &",
     "sh -c": "sh -c {quoted} &",
     "timeout": "timeout 60 {cmd} &",

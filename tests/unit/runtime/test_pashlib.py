@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from punchlib.core.frames import FrameType, Incoming, encode_reason
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import markers, state
-from punchlib.runtime.pashlib import marked, parse
+from punchlib.runtime.pashlib import marked, parse, say
 from punchlib.runtime.verdicts import upstream_failure
 from punchlib.stopping import doing
 
@@ -23,6 +25,20 @@ from punchlib.stopping import doing
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "state"))
     state.prepare()
+
+
+def test_nobody_can_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `<( … )` of a script that has closed its stderr: there 2 is for reading."""
+    reading, writing = os.pipe()
+    deaf = os.fdopen(reading, "w")
+    monkeypatch.setattr(sys, "stderr", deaf)
+    say("one line")
+    say("another one")
+    assert sys.stderr is not deaf
+    sys.stderr.close()
+    os.dup2(writing, reading)  # or it could not be closed
+    deaf.close()
+    os.close(writing)
 
 
 def first_failure() -> str | None:
