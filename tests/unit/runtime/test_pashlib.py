@@ -29,16 +29,17 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nobody_can_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `<( … )` of a script that has closed its stderr: there 2 is for reading."""
-    reading, writing = os.pipe()
+    reading = os.open(os.devnull, os.O_RDONLY)
     deaf = os.fdopen(reading, "w")
     monkeypatch.setattr(sys, "stderr", deaf)
     say("one line")
     say("another one")
     assert sys.stderr is not deaf
     sys.stderr.close()
+    writing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(writing, reading)  # or it could not be closed
-    deaf.close()
     os.close(writing)
+    deaf.close()
 
 
 def first_failure() -> str | None:
