@@ -150,7 +150,8 @@ class Lineage:
 
     Attributes:
         shells: those of its own script.
-        beyond: those above: they run other scripts, which started ours.
+        beyond: those above that have a wait script too: theirs are other scripts, which started
+            ours. One without would only pass our failure on to what it does next.
         sourcing: those of `shells` whose text says that they will source the wait script.
         awaited: those of `sourcing` that get there while we run: we are in their background.
         given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
@@ -169,7 +170,7 @@ class Lineage:
         top = last or own
         sourcing = shells[first:last]
         self.shells = [s.name for s in shells[:top]]
-        self.beyond = [s.name for s in shells[top:]]
+        self.beyond = [s.name for s in shells[top:] if s.mentions(WAIT_SCRIPT)]
         self.sourcing = [s.name for s in sourcing]
         self.awaited = [s.name for s in sourcing if _in_background(s, chain)]
         self.given = next(filter(None, (s.state_dir() for s in shells[:top])), "")
@@ -183,21 +184,24 @@ def lineage(proc: str = "/proc") -> Lineage:
     """
     us = Process("self", proc)
     chain, shells, own = [us], list[Process](), None
+    top: Process | None = None
     while chain[-1].parent:
         try:
             process = Process(chain[-1].parent, proc)
         except OSError:
             break
+        if process.session != us.session:
+            top = top or chain[-1]
         chain.append(process)
         if process.reads_script():
             shells.append(process)
         elif own is None and process.program not in _WRAPPERS:
             own = len(shells)
-    if us.session not in [p.pid for p in chain]:
-        # An orphan: its parents ended before it. Who belongs to its session may be its script.
-        known = [s.name for s in shells]
-        found = [s for s in session_shells(us.session, proc) if s.name not in known]
-        shells[:0], own = found, len(found) + (own or 0)
+    if top is not None and top.pid != top.group:
+        lost = _lost_parents(top, us, proc)
+        own = len(shells) if own is None else own
+        shells[own:own] = lost
+        own += len(lost)
     own = len(shells) if own is None else own
     return Lineage(chain, shells if own else [us, *shells], own or 1)
 
@@ -228,18 +232,34 @@ def _in_background(shell: Process, chain: list[Process]) -> bool:
     return not place or chain[place - 1].ignores(2, 3)
 
 
-def session_shells(session: int, proc: str = "/proc") -> list[Process]:
-    """The shells that read a script in one session."""
-    found = []
+def _lost_parents(top: Process, us: Process, proc: str) -> list[Process]:
+    """The shells that may have started an orphan, whose parents ended before it.
+
+    Without job control all of a script is one process group, so a shell of that group did; not one
+    that the orphan has started itself. A subshell reads what its parent reads.
+
+    Args:
+        top: the topmost of the orphans above us; it leads no group, or it was nobody's stage.
+        us: this process.
+        proc: where /proc is.
+    """
+    everybody: dict[int, Process] = {}
     for entry in posix.listdir(proc):
-        if entry.isdigit():
-            try:
-                process = Process(entry, proc)
-            except OSError:
-                continue  # it ended meanwhile
-            if process.session == session and process.reads_script():
-                found.append(process)
-    return found
+        if entry.isdigit() and (process := _look(entry, proc)):
+            everybody[process.pid] = process
+
+    def is_below(process: Process) -> bool:
+        seen = process
+        while seen.pid != top.pid and seen.parent in everybody:
+            seen = everybody[seen.parent]
+        return seen.pid == top.pid
+
+    found = [
+        p
+        for p in everybody.values()
+        if p.group == top.group and p.session == us.session and p.reads_script() and not is_below(p)
+    ]
+    return [p for p in found if p.words == top.words] or found
 
 
 def _look(pid: str, proc: str) -> Process | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,43 @@ def test_calls_from_a_program_share_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(folders) == 2
     for folder in folders:
         shutil.rmtree(folder.decode().strip())
+
+
+#: Starts a driver that outlives its session's leader, as `nohup driver &` and a log-out do.
+ORPHANED = """
+import os, subprocess, sys
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os._exit(subprocess.run(["bash", "driver.sh"]).returncode)
+    os._exit(0)
+"""
+
+
+def test_scripts_of_an_orphaned_driver_do_not_meet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The driver is a shell of their session, and not their script."""
+    monkeypatch.delenv("PUNCH_STATE_DIR", raising=False)
+    (tmp_path / "stage.py").write_text(MARK.format("x"))
+    stage = f"{sys.executable} stage.py"
+    (tmp_path / "script.sh").write_text(
+        f"{stage} & wait $!; exit 0\n# wait_for_output_and_sigpipe_rest.sh\n"
+    )
+    program = f"import subprocess; subprocess.run({stage.split()!r})"
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "driver.sh").write_text(
+        "sleep 0.3\n"  # until the leader of its session has ended
+        f"(bash script.sh; bash script.sh; {sys.executable} program.py; {stage}) >out.new\n"
+        "mv out.new out\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", ORPHANED], cwd=tmp_path, env=environment, check=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    folders = (tmp_path / "out").read_text().split()
+    assert len(set(folders)) == len(folders) == 4
+    # The failures of scripts and programs are not the driver's own.
+    assert len(markers.failures(folders[3:])) == 1
