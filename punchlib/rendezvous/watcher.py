@@ -24,7 +24,7 @@ from punchlib.rendezvous.store import RendezvousStore, Slot
 #: Seconds. A poll costs a read; a late poll costs time to the first byte.
 FASTEST = 0.020
 #: The pause as a share of the time already waited, and the longest.
-PATIENCE_SHARE = 0.02
+PATIENCE_SHARE = 0.01
 SLOWEST = 3.0
 #: The pause is at least so many times the time that the last read took.
 READ_SHARE = 2.0
