@@ -92,9 +92,9 @@ VICTIMS = {
     "none": 5,
     "stage": 14,
     "tee": 8,
-    "split": 2,
-    "wrap": 4,
-    "unwrap": 3,
+    "split": 40,
+    "wrap": 8,
+    "unwrap": 6,
     "reader": 5,
     "reader-worker": 4,
     "put": 5,
@@ -104,8 +104,8 @@ VICTIMS = {
     "engine": 2,
     "bash": 5,
     "group": 5,
-    "committer": 4,
-    "committer-worker": 4,
+    "committer": 12,
+    "committer-worker": 12,
 }
 SIGNALS = {"KILL": 8, "TERM": 4, "INT": 2, "HUP": 2, "PIPE": 2, "SEGV": 3, "STOP": 3} | {
     "exits 3": 5,

@@ -170,7 +170,7 @@ class Run:
                 self._start_by_handler(node, texts[node.name], job_key)
 
     def _environment(self, stack: contextlib.ExitStack) -> dict[str, str]:
-        env = {**os.environ, "PUNCH_FAILURE_GRACE": str(GRACE)}
+        env = {**os.environ, "PUNCH_FAILURE_GRACE": str(GRACE), victims.RUN: self.nonce}
         if self.case.disk == "tmp-full":
             env["TMPDIR"] = str(self.disk)
         if self.case.disk in ("state-full", "tmp-full"):
@@ -328,7 +328,9 @@ class Run:
         if not shell:
             return []
         among = victims.processes()
-        below = victims.below(shell, among)
+        if case.by_hand and shell not in victims.of_run(self.nonce, among):
+            return []  # it has ended, and its pid may be another's
+        below = self._below(shell, among)
         engine_pid = self.world.engines.get(self.nonce, self.world.engine)
         if case.moment == "commit":
             committer = victims.client("punch-commit", [], below)
@@ -368,7 +370,7 @@ class Run:
         for running in self.nodes:
             if running.ended or not (shell := running.shell()):
                 continue
-            pids = [shell, *victims.below(shell, among)]
+            pids = [shell, *self._below(shell, among)]
             for pid in pids:
                 self.killed += f"still there: {pid} {' '.join(victims.words(pid))[:150]}\n"
             for pid in pids:
@@ -395,10 +397,17 @@ class Run:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
+    def _below(self, shell: int, among: list[victims.Process]) -> list[int]:
+        """The processes of the script that this bash runs, and no others."""
+        found = victims.below(shell, among)
+        if self.case.by_hand:
+            ours = set(victims.of_run(self.nonce, among))
+            return [pid for pid in found if pid in ours]
+        return found
+
     def _left(self) -> Iterator[int]:
         among = victims.processes()
-        for running in self.nodes:
-            yield from victims.below(running.shell(), among)
+        yield from victims.of_run(self.nonce, among)
         engine = self.world.engines.get(self.nonce, self.world.engine)
         for running in self.nodes:
             if pid := victims.worker_below(engine, running.node.folder, among):

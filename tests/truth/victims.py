@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.truth.scripts import Element
 
+#: The variable that tells whose a process is.
+RUN = "TRUTH_RUN"
+
 
 @dataclass(frozen=True)
 class Process:
@@ -41,6 +44,17 @@ def below(root: int, among: list[Process]) -> list[int]:
         new = [child for pid in new for child in children.get(pid, ())]
         found.update(new)
     return sorted(found - {root})
+
+
+def of_run(run: str, among: list[Process]) -> list[int]:
+    """Those that a run of a case started by hand: a pid alone may meanwhile be another's."""
+    mark = f"{RUN}={run}".encode()
+    found = []
+    for process in among:
+        with contextlib.suppress(OSError):
+            if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                found.append(process.pid)
+    return found
 
 
 def words(pid: int) -> list[str]:
