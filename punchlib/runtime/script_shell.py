@@ -155,14 +155,19 @@ class Lineage:
         sourcing: those of `shells` whose text says that they will source the wait script.
         awaited: those of `sourcing` that get there while we run: we are in their background.
         given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
+        orphans: where the parents had ended before us, so that `shells` is a guess: our process
+            and those above it that are left.
     """
 
-    def __init__(self, chain: list[Process], shells: list[Process], own: int) -> None:
+    def __init__(
+        self, chain: list[Process], shells: list[Process], own: int, orphans: list[Process]
+    ) -> None:
         """
         Args:
             chain: our process and those above it.
             shells: those of them that read scripts, and what an orphan has instead.
             own: how many of `shells` no other program separates from us.
+            orphans: those of `chain` that may belong to a script whose shell is not in it.
         """
         first, last = _sourcing(shells)
         # Process substitutions are children of the program that was given them, so a script with
@@ -173,6 +178,7 @@ class Lineage:
         self.beyond = [s.name for s in shells[top:] if s.mentions(WAIT_SCRIPT)]
         self.sourcing = [s.name for s in sourcing]
         self.awaited = [s.name for s in sourcing if _in_background(s, chain)]
+        self.orphans = [p.name for p in orphans]
         self.given = next(filter(None, (s.state_dir() for s in shells[:top])), "")
 
 
@@ -197,13 +203,14 @@ def lineage(proc: str = "/proc") -> Lineage:
             shells.append(process)
         elif own is None and process.program not in _WRAPPERS:
             own = len(shells)
-    if top is not None and top.pid != top.group:
+    orphans = chain[: chain.index(top) + 1] if top is not None and top.pid != top.group else []
+    if top is not None and orphans:
         lost = _lost_parents(top, us, proc)
         own = len(shells) if own is None else own
         shells[own:own] = lost
         own += len(lost)
     own = len(shells) if own is None else own
-    return Lineage(chain, shells if own else [us, *shells], own or 1)
+    return Lineage(chain, shells if own else [us, *shells], own or 1, orphans)
 
 
 def _sourcing(shells: list[Process]) -> tuple[int, int]:

@@ -43,6 +43,8 @@ class Scope:
         sourcing: those of them that will source the wait script.
         awaited: those of these that will while we run.
         beyond: by hand, the shells above: a failure is left with them too, and not read.
+        orphans: by hand, where all this is a guess: the processes that a shell must name as its
+            stages to be ours.
         proc: the /proc in which they have these names.
     """
 
@@ -59,6 +61,7 @@ class Scope:
         self.sourcing = line.sourcing
         self.awaited = line.awaited
         self.beyond = line.beyond if by_hand else []
+        self.orphans = line.orphans if by_hand else []
         self.proc = proc
 
     @property
@@ -82,7 +85,7 @@ class Scope:
 
     def encode(self) -> str:
         """All but the paths, which another process may know under other names."""
-        names = (self.shells, self.sourcing, self.awaited, self.beyond)
+        names = (self.shells, self.sourcing, self.awaited, self.beyond, self.orphans)
         return "|".join(["hand" if self.by_hand else "given", *map(",".join, names)])
 
     @classmethod
@@ -91,7 +94,7 @@ class Scope:
         kind, *lists = text.split("|")
         out = cls.__new__(cls)
         out.place, out.by_hand, out.proc = place, kind == "hand", proc
-        out.shells, out.sourcing, out.awaited, out.beyond = (
+        out.shells, out.sourcing, out.awaited, out.beyond, out.orphans = (
             [name for name in names.split(",") if name] for names in lists
         )
         return out

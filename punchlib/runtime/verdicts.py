@@ -104,6 +104,12 @@ def standing(scope: state.Scope) -> Standing:
     if markers.failures(scope.folders):
         return Standing.SETTLED
     shell = judge(scope, scope.awaited)
+    if scope.orphans:
+        shell = _adopter(scope)
+        if shell is None and any(_will_begin(scope, s) for s in scope.awaited):
+            return Standing.WAITING
+        if shell is None:
+            state.mark_failed("wait", "the shell that started it had ended: nobody vouches for it")
     if shell is None:
         return Standing.SETTLED
     judging = script_shell.find(shell, scope.proc) is not None
@@ -134,6 +140,21 @@ def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
     living = [s for s in candidates if script_shell.find(s, scope.proc)]
     last = living or candidates
     return last[-1] if last else None
+
+
+def _adopter(scope: state.Scope) -> str | None:
+    """The shell among whose stages an orphan is."""
+    for shell in scope.shells:
+        stage = f"{_verdicts(scope, shell)}/{shell}.stage."
+        if any(os.path.exists(stage + name) for name in scope.orphans):  # noqa: PTH110
+            return shell
+    return None
+
+
+def _will_begin(scope: state.Scope, shell: str) -> bool:
+    """Has this shell's wait script yet to name its stages?"""
+    begun = os.path.exists(f"{_verdicts(scope, shell)}/{shell}.begun")  # noqa: PTH110
+    return not begun and script_shell.find(shell, scope.proc) is not None
 
 
 def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:

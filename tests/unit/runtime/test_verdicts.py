@@ -24,7 +24,7 @@ class Script:
         self.shell, self.stage = (Process(p.pid).name for p in self.processes)
         state.adopt(
             state.Scope.decode(
-                f"given|{self.shell}|{self.shell}|{self.shell}|", str(folder), "/proc"
+                f"given|{self.shell}|{self.shell}|{self.shell}||", str(folder), "/proc"
             )
         )
 
