@@ -80,7 +80,9 @@ def test_a_script_after_it_is_another_one(bash: Bash) -> None:
 @pytest.mark.parametrize("harm", ["rm -rf {}", "rm -rf {}/failures", "chmod 500 {} {}/*"])
 def test_a_state_folder_that_is_spoiled(bash: Bash, tmp_path: Path, harm: str, given: bool) -> None:
     """It is a failure, said by the wait script although no component could say anything."""
-    where = '"$PUNCH_STATE_DIR"' if given else "/tmp/.punch-$UID/$$-*"
+    # By its whole name: a script of the same pid may have left one, for pids come again.
+    by_hand = "/tmp/.punch-$UID/$$-$(cut -d ' ' -f 22 /proc/$$/stat)"
+    where = '"$PUNCH_STATE_DIR"' if given else by_hand
     cut = f"runtime/r_unwrap </dev/null >/dev/null; ( {FAILS}; true )"
     spoiled = f"( until [ -d {where} ]; do sleep 0.01; done; {harm.format(where, where)} )"
     text = f"{{ {cut}; {spoiled}; sleep 0.3; ( {FAILS}; true ) & }}{WAIT}"
