@@ -97,6 +97,7 @@ def test_nothing_is_left(folder: Path, place: str) -> None:
     def one(number: int) -> list[dict[str, Any]]:
         # Away from /tmp, which that world does not see.
         home = ROOT / ".build" / f"leftovers-{os.getpid()}-{place}-{number}"
+        home.parent.mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", folder, home], check=True)
         try:
             if place == "aws":
