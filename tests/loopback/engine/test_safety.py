@@ -52,13 +52,18 @@ def connect(env: dict[str, str]) -> socket.socket:
     return connection
 
 
-def engine_pid() -> int:
-    """The engine that this process has started."""
+def engine_pid(env: dict[str, str]) -> int:
+    """The child of ours that listens under the name in this environment."""
+    name = f" @{env['PUNCH_ENGINE']}"
+    known = Path("/proc/net/unix").read_text().splitlines()
+    # Listening, not accepted: the flag is __SO_ACCEPTCON.
+    listening = (x.split() for x in known if x.endswith(name) and x.split()[3] == "00010000")
+    sockets = {f"socket:[{fields[6]}]" for fields in listening}
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     (found,) = (
         pid
         for pid in map(int, children)
-        if b"punchlib.runtime.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if sockets & {fd.readlink().name for fd in Path(f"/proc/{pid}/fd").iterdir()}
     )
     return found
 
@@ -66,7 +71,7 @@ def engine_pid() -> int:
 def up(env: dict[str, str], tmp_path: Path) -> int:
     """Waits until it serves; its pid."""
     assert put(env, tmp_path).returncode == 0
-    return engine_pid()
+    return engine_pid(env)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes another user's identity")
@@ -169,7 +174,7 @@ def test_a_full_table_of_descriptors_neither_ends_it_nor_makes_it_spin(
         assert cpu(pid) - before < 0.3
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
         assert put(served, tmp_path).returncode == 0
-    assert engine_pid() == pid
+    assert engine_pid(served) == pid
 
 
 @pytest.mark.parametrize(
