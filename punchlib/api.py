@@ -17,7 +17,7 @@ from typing import Self
 from punchlib import wiring
 from punchlib.config import Config
 from punchlib.core.events import Event
-from punchlib.errors import PunchError, StreamBroken, UsageError, WireMismatch
+from punchlib.errors import Cause, PunchError, StreamBroken, UsageError, WireMismatch
 from punchlib.net.connection import Connection, Spec
 from punchlib.net.readiness import Readiness
 from punchlib.pump import ends
@@ -50,7 +50,7 @@ class Stream:
         self.route = str(connection.route)
         self.local, self.remote = connection.local, connection.remote
         self.attempt, self.setup_ms = connection.attempt, connection.setup_ms
-        self._failure: str | None = None
+        self._failure: Cause | None = None
         self._keeper = -1
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.sending:
@@ -68,7 +68,7 @@ class Stream:
         self._ready = Readiness(self._fd)
         self._pump = asyncio.ensure_future(self._run(work))
 
-    async def _given_up(self) -> str | None:
+    async def _given_up(self) -> Cause | None:
         return self._failure
 
     async def _run(self, work: object) -> Stats:
@@ -135,7 +135,7 @@ class Stream:
         Raises:
             StreamBroken: not everything has arrived.
         """
-        self._failure = failure
+        self._failure = Cause(failure) if failure else None
         self._close_pipe()
         try:
             await asyncio.shield(self._pump)

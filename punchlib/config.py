@@ -59,6 +59,7 @@ class Config:
         table: PUNCH_TABLE; the DynamoDB rendezvous table.
         function: PUNCH_FUNCTION; the Lambda function that runs scripts.
         job_id: PASH_JOB_ID; scopes the rendezvous keys of one run ("" outside `punch run`).
+        node: PUNCH_NODE; this node's name in failures; `punch run` gives its script's id.
         job_key: PUNCH_JOB_KEY, hex; the shared secret of one run (b"" outside `punch run`).
         stun_servers: PASH_STUN_SERVER, "host[:port][,…]", also as "stun:host[:port]".
         stun_timeout: PASH_STUN_TIMEOUT_MS, in seconds here.
@@ -80,6 +81,7 @@ class Config:
     table: str = "rdv"
     function: str = "lambda"
     job_id: str = ""
+    node: str = ""
     job_key: bytes = b""
     stun_servers: tuple[tuple[str, int], ...] = DEFAULT_STUN_SERVERS
     stun_timeout: float = 8.0
@@ -125,6 +127,7 @@ class Config:
             table=env.get("PUNCH_TABLE") or cls.table,
             function=env.get("PUNCH_FUNCTION") or cls.function,
             job_id=env.get("PASH_JOB_ID", ""),
+            node=env.get("PUNCH_NODE", ""),
             job_key=_hex(env, "PUNCH_JOB_KEY"),
             stun_servers=_servers(env, "PASH_STUN_SERVER") or DEFAULT_STUN_SERVERS,
             stun_timeout=_number(env, "PASH_STUN_TIMEOUT_MS", 8000.0) / 1000.0,

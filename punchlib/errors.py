@@ -17,6 +17,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The first cause of a failure, as it travels from machine to machine.
+
+    Attributes:
+        reason: as it was first said.
+        origin: the node that said it first; "" where nobody named it.
+    """
+
+    reason: str
+    origin: str = ""
+
+    def said_by(self, node: str) -> Cause:
+        """The same, by this node where it is nobody's yet."""
+        return self if self.origin else Cause(self.reason, node)
+
 
 class PunchError(Exception):
     """One message that names the culprit, and the next step for the user.
@@ -27,20 +46,25 @@ class PunchError(Exception):
         exit_code: the process exit code that this error means.
         code: what the service that refused calls it ("NoSuchKey"); "" where none did.
         reported_by_peer: True when it came from the other machine, which gave up first.
-        cause: the first cause alone, as it travels from machine to machine.
+        cause: the first cause alone; that of a failure of our own has no origin yet.
     """
 
     exit_code = 1
     code = ""
 
     def __init__(
-        self, message: str, *, next_step: str = "", reported_by_peer: bool = False, cause: str = ""
+        self,
+        message: str,
+        *,
+        next_step: str = "",
+        reported_by_peer: bool = False,
+        cause: Cause | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
         self.reported_by_peer = reported_by_peer
-        self.cause = cause or message
+        self.cause = cause or Cause(message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.next_step}" if self.next_step else self.message
@@ -91,7 +115,7 @@ class StreamBroken(PunchError):
         next_step: str = "",
         at_byte: int | None = None,
         reported_by_peer: bool = False,
-        cause: str = "",
+        cause: Cause | None = None,
     ) -> None:
         super().__init__(
             message, next_step=next_step, reported_by_peer=reported_by_peer, cause=cause

@@ -52,6 +52,7 @@ from punchlib.core.transitions import (
     What,
 )
 from punchlib.errors import (
+    Cause,
     NoRoute,
     PeerNotVerified,
     PunchError,
@@ -220,9 +221,12 @@ class Agreement:
         events, self._events = self._events, []
         return events
 
-    def word(self, exit_code: int, reason: str) -> str:
+    def word(self, exit_code: int, cause: Cause) -> str:
         """What a peer that we have met finds in our record's place; "" when there is none."""
-        return self._signed(Withdrawal(self.place.met, exit_code, reason)) if self.place.met else ""
+        if not self.place.met:
+            return ""
+        said = cause.said_by(self._config.node)
+        return self._signed(Withdrawal(self.place.met, exit_code, said))
 
     # What it means
 

@@ -17,12 +17,13 @@ import enum
 import struct
 from typing import NamedTuple
 
-from punchlib.errors import REPORTED, StreamBroken, escape
+from punchlib.core import names
+from punchlib.errors import REPORTED, Cause, StreamBroken, escape
 
 HEADER_SIZE = 4
 #: The most payload that one DATA frame carries, in bytes.
 MAX_DATA = (1 << 20) - 1
-#: The longest reason that an ERROR frame carries, in bytes of UTF-8.
+#: The longest payload of an ERROR frame: reason, and after a NUL the origin, in bytes of UTF-8.
 MAX_REASON = 2000
 
 # Type (4 bits) and size (20 bits), then a check byte. It is that of ATM's four-byte header (HEC,
@@ -167,14 +168,17 @@ def decode_total(payload: bytes | bytearray | memoryview) -> int:
     return int(total)
 
 
-def encode_reason(reason: str) -> bytes:
-    """The payload of ERROR: UTF-8, cut at a character's end."""
-    return reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore").encode()
+def encode_cause(cause: Cause) -> bytes:
+    """The payload of ERROR: the reason, cut at a character's end, and its origin if it has one."""
+    origin = f"\0{cause.origin}".encode() if names.is_name(cause.origin) else b""
+    reason = cause.reason.replace("\0", "\\x00").encode("utf-8", "replace")
+    return reason[: MAX_REASON - len(origin)].decode("utf-8", "ignore").encode() + origin
 
 
-def decode_reason(payload: bytes | bytearray | memoryview) -> str:
+def decode_cause(payload: bytes | bytearray | memoryview) -> Cause:
     """Reads the payload of ERROR; what comes back is safe to print."""
-    return escape(bytes(payload).decode("utf-8", "replace")) or "no reason given"
+    reason, _, origin = bytes(payload).decode("utf-8", "replace").partition("\0")
+    return Cause(escape(reason) or "no reason given", origin if names.is_name(origin) else "")
 
 
 class _Conversation:
@@ -222,12 +226,9 @@ class _Conversation:
             StreamBroken: it is out of order, says another total, or is an ERROR.
         """
         if kind is FrameType.ERROR:
-            reason = decode_reason(payload)
+            cause = decode_cause(payload)
             raise StreamBroken(
-                REPORTED + reason,
-                at_byte=self.total,
-                reported_by_peer=True,
-                cause=reason,
+                REPORTED + cause.reason, at_byte=self.total, reported_by_peer=True, cause=cause
             )
         following = self.hears.get((self.state, kind))
         if following is None:

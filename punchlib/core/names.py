@@ -42,6 +42,15 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
+def is_name(name: str) -> bool:
+    """Whether `check_name` would take it."""
+    try:
+        check_name(name, "")
+    except UsageError:
+        return False
+    return True
+
+
 def shown(text: str) -> str:
     """The text in quotes, safe to print whatever it holds."""
     return f"'{escape(text, LONGEST)}'".replace("\n", "\\n")

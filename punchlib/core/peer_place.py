@@ -102,6 +102,9 @@ class PeerPlace:
         if said.met in sides:
             self.met = ""  # there is nobody left to tell
             kind = _ERRORS.get(said.exit_code, NoRoute)
-            cause = escape(said.reason)
-            raise kind(f"{self._name}: {REPORTED}{cause}", reported_by_peer=True, cause=cause)
+            raise kind(
+                f"{self._name}: {REPORTED}{said.cause.reason}",
+                reported_by_peer=True,
+                cause=said.cause,
+            )
         self.problem = "there is only what an earlier run left"

@@ -16,9 +16,10 @@ from enum import StrEnum
 from typing import TypeVar
 
 from punchlib.config import Security
+from punchlib.core import names
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.handshake import REVISION
-from punchlib.errors import PeerNotVerified, WireMismatch
+from punchlib.errors import Cause, PeerNotVerified, WireMismatch, escape
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -136,16 +137,22 @@ class Withdrawal:
     Attributes:
         met: the side of the peer's record: nobody else is meant, and no later run.
         exit_code: what the owner's failure means.
-        reason: for people.
+        cause: why, and the node that said it first.
     """
 
     met: str
     exit_code: int
-    reason: str
+    cause: Cause
 
     def to_json(self, *, scope: str = "", job_key: bytes = b"") -> str:
         """The text to store; see `Record.to_json`."""
-        gone = {"met": self.met, "exit_code": self.exit_code, "reason": self.reason[:MAX_REASON]}
+        gone = {
+            "met": self.met,
+            "exit_code": self.exit_code,
+            "reason": self.cause.reason[:MAX_REASON],
+        }
+        if self.cause.origin:
+            gone["origin"] = self.cause.origin
         return _text({"v": VERSION, "gone": gone}, scope, job_key)
 
 
@@ -219,9 +226,9 @@ def _withdrawal(fields: dict[str, object], scope: str, job_key: bytes) -> Withdr
     gone = fields["gone"]
     if not isinstance(gone, dict):
         raise RecordError("gone is not an object")
-    return Withdrawal(
-        str(gone.get("met", "")), _int(gone.get("exit_code", 0)), str(gone.get("reason", ""))
-    )
+    origin = str(gone.get("origin", ""))
+    cause = Cause(escape(str(gone.get("reason", ""))), origin if names.is_name(origin) else "")
+    return Withdrawal(str(gone.get("met", "")), _int(gone.get("exit_code", 0)), cause)
 
 
 def _from_fields(

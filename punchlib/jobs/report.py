@@ -54,6 +54,12 @@ class Outcome:
         return self.script.cause if self.script else self.error
 
     @property
+    def origin(self) -> str:
+        """The node whose failure it repeats, where that is known; "" where it failed by itself."""
+        first = self.script.first_failure if self.script else None
+        return first.origin if first and first.kind == state.REPORTED else ""
+
+    @property
     def stderr_tail(self) -> str:
         return self.script.stderr_tail if self.script else self.log_tail
 
@@ -71,6 +77,7 @@ class Outcome:
             "returncode": script.returncode if script else None,
             "duration_ms": script.duration_ms if script else None,
             "cause": self.cause,
+            "origin": self.origin,
             "failures": [f.to_json() for f in script.failures] if script else [],
             "stderr_tail": "" if self.ok else self.stderr_tail,
         }

@@ -30,6 +30,7 @@ class Connection:
         local, remote: the two ends as this machine sees them.
         registered_at, met_at, connected_at: loop times, seconds.
         timing: the waiting times of its stream.
+        node: our name, for the peer to say who failed; "" where we have none.
     """
 
     channel: Channel | None
@@ -44,6 +45,7 @@ class Connection:
     connected_at: float
     _leave: Callable[[BaseException | None], Awaitable[None]] = field(repr=False)
     timing: Timing = TIMING
+    node: str = ""
 
     @property
     def setup_ms(self) -> float:

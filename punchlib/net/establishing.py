@@ -18,7 +18,7 @@ from punchlib.core.records import Record
 from punchlib.core.simultaneous_open import Technique
 from punchlib.core.timing import TIMING
 from punchlib.core.transitions import Command, Fail, Look, Register, Try, Wait
-from punchlib.errors import NoRoute, PunchError
+from punchlib.errors import Cause, NoRoute, PunchError
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel, nominate, open_channel
 from punchlib.net.connection import Connection, Fallback
@@ -114,7 +114,8 @@ class Establishing:
         instead = ""
         if error is not None:
             code = error.exit_code if isinstance(error, PunchError) else NoRoute.exit_code
-            instead = self.core.word(code, self._word or _why(error))
+            cause = Cause(self._word) if self._word else _why(error)
+            instead = self.core.word(code, cause)
         stopping = isinstance(error, asyncio.CancelledError)
         # Also when we are being cancelled.
         await asyncio.shield(asyncio.ensure_future(self.meeting.leave(instead, stopping=stopping)))
@@ -335,16 +336,17 @@ class Establishing:
             connected_at=now,
             _leave=self._leave,
             timing=self.timing,
+            node=self.config.node,
         )
 
 
-def _why(error: BaseException) -> str:
-    """The reason that the peer is told."""
+def _why(error: BaseException) -> Cause:
+    """What the peer is told."""
     if isinstance(error, PunchError):
-        return error.message
+        return error.cause if error.reported_by_peer else Cause(error.message)
     if isinstance(error, asyncio.CancelledError):
-        return stopped(error)
-    return f"{type(error).__name__}: {error}"
+        return Cause(stopped(error))
+    return Cause(f"{type(error).__name__}: {error}")
 
 
 async def _cancel(task: asyncio.Future[Any]) -> None:

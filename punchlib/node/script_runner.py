@@ -129,7 +129,7 @@ class ScriptRunner:
             tail = StderrTail(task.id)
             stop, code = self._execute(
                 ["bash", str(inside / script.name), task.folder_id, *task.args],
-                self._environment(event, inside),
+                self._environment(task, event, inside),
                 outside,
                 tail,
                 self._watch(task, event, deadline),
@@ -167,11 +167,12 @@ class ScriptRunner:
         except BotoCoreError as error:
             raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
 
-    def _environment(self, event: Event, inside: Path) -> dict[str, str]:
+    def _environment(self, task: Task, event: Event, inside: Path) -> dict[str, str]:
         env = dict(os.environ)
         given = {
             "PASH_JOB_ID": event.job_id,
             "PUNCH_JOB_KEY": event.job_key,
+            "PUNCH_NODE": task.id,
             "PUNCH_COMMIT": event.commit,
             "PUNCH_STATE_DIR": str(inside / "state"),
             "TMPDIR": str(inside / "tmp"),

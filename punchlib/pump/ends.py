@@ -23,7 +23,11 @@ async def send(
     timing = connection.timing
     if connection.channel is not None:
         return await send_stream(
-            connection.channel, fifo, upstream_failure=upstream_failure, timing=timing
+            connection.channel,
+            fifo,
+            upstream_failure=upstream_failure,
+            timing=timing,
+            node=connection.node,
         )
     assert connection.raw is not None
     with doing(lambda: f"sending {fifo.name} to an old (v1) peer"):
@@ -38,7 +42,7 @@ async def receive(connection: Connection, fifo: FifoWriter) -> Stats:
     """
     timing = connection.timing
     if connection.channel is not None:
-        return await receive_stream(connection.channel, fifo, timing=timing)
+        return await receive_stream(connection.channel, fifo, timing=timing, node=connection.node)
     assert connection.raw is not None
     with doing(lambda: f"receiving {fifo.name} from an old (v1) peer"):
         return await receive_stream_v1(connection.raw, fifo, timing=timing)

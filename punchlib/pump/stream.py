@@ -13,10 +13,10 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
-from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_reason
+from punchlib.core.frames import MAX_DATA, FrameType, Incoming, Outgoing, State, encode_cause
 from punchlib.core.liveness import Liveness
 from punchlib.core.timing import TIMING, Timing
-from punchlib.errors import PeerSilent, PunchError, StreamBroken
+from punchlib.errors import Cause, PeerSilent, PunchError, StreamBroken
 from punchlib.net.channel import Channel
 from punchlib.net.watching import watched
 from punchlib.pump.buffers import borrowed
@@ -30,7 +30,7 @@ from punchlib.stopping import doing, stopped
 __all__ = ["Question", "Stats", "receive_stream", "send_stream"]
 
 #: Asks what went wrong upstream; None when all is well.
-Question: TypeAlias = Callable[[], Awaitable[str | None]]
+Question: TypeAlias = Callable[[], Awaitable[Cause | None]]
 
 
 async def nothing() -> None:
@@ -43,6 +43,7 @@ async def send_stream(
     *,
     upstream_failure: Question = nothing,
     timing: Timing = TIMING,
+    node: str = "",
 ) -> Stats:
     """Sends all that comes out of a FIFO.
 
@@ -53,8 +54,9 @@ async def send_stream(
         channel: to the verified receiver.
         fifo: the source.
         upstream_failure: asked at the source's end, and may take its time. A stage that died looks
-            like a clean end of file; the reason it returns travels to the receiver in place of END.
+            like a clean end of file; the cause it returns travels to the receiver in place of END.
         timing: waiting times.
+        node: our name, for the peer to say who failed; "" where we have none.
 
     Raises:
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
@@ -62,14 +64,16 @@ async def send_stream(
     sender = _Sender(channel, fifo, upstream_failure)
     queue = shared(channel.sock) if channel.sock is not None else contextlib.nullcontext()
     with contextlib.closing(channel), queue:
-        async with _both_ends_know(sender, timing), _alive(sender, timing) as tasks:
+        async with _both_ends_know(sender, timing, node), _alive(sender, timing) as tasks:
             await sender.run(tasks)
         sender.stream.say(FrameType.DONE)
         await _bid_farewell(channel, FrameType.DONE, timing.linger)
     return sender.stats()
 
 
-async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING) -> Stats:
+async def receive_stream(
+    channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING, node: str = ""
+) -> Stats:
     """Writes all that the sender sends into a FIFO. Who closes what is as in `send_stream`.
 
     Raises:
@@ -77,7 +81,7 @@ async def receive_stream(channel: Channel, fifo: FifoWriter, *, timing: Timing =
     """
     receiver = _Receiver(channel, fifo)
     with contextlib.closing(channel):
-        async with _both_ends_know(receiver, timing), _alive(receiver, timing) as tasks:
+        async with _both_ends_know(receiver, timing, node), _alive(receiver, timing) as tasks:
             await receiver.run(tasks)
         note = await receiver.part(timing.linger)
     return receiver.stats(note)
@@ -180,12 +184,12 @@ class _Sender(_End):
             if self._turn.over(size):
                 await asyncio.sleep(0)
         if cause := await self._ask():
-            raise StreamBroken(f"the input is not whole: {cause}", cause=cause)
+            raise StreamBroken(f"the input is not whole: {cause.reason}", cause=cause)
         # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
         fifo.close()
         await self.say(FrameType.END)
 
-    async def _ask(self) -> str | None:
+    async def _ask(self) -> Cause | None:
         """What went wrong upstream; a receiver that wants no more does not wait for the answer."""
         if self.stream.stopped:
             return None
@@ -320,20 +324,21 @@ def _alive(end: _End, timing: Timing) -> contextlib.AbstractAsyncContextManager[
 
 
 @contextlib.asynccontextmanager
-async def _both_ends_know(end: _End, timing: Timing) -> AsyncIterator[None]:
+async def _both_ends_know(end: _End, timing: Timing, node: str) -> AsyncIterator[None]:
     """A failure here is told to the peer, and both say at which byte it was."""
     channel = end.channel
     try:
         with doing(end.waiting):
             yield
     except asyncio.CancelledError as stop:
-        await _bid_farewell(channel, FrameType.ERROR, timing.goodbye, encode_reason(stopped(stop)))
+        said = encode_cause(Cause(stopped(stop), node))
+        await _bid_farewell(channel, FrameType.ERROR, timing.goodbye, said)
         raise
     except PunchError as error:
-        cause = error.cause if isinstance(error, StreamBroken) else error.message
         if not (isinstance(error, StreamBroken) and error.reported_by_peer):
+            said = encode_cause(error.cause.said_by(node))
             patience = timing.goodbye if isinstance(error, PeerSilent) else timing.last_word
-            await _bid_farewell(channel, FrameType.ERROR, patience, encode_reason(cause))
+            await _bid_farewell(channel, FrameType.ERROR, patience, said)
         error = end.explain(error)
         if not isinstance(error, StreamBroken):
             raise

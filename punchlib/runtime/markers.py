@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from punchlib.errors import REPORTED as SAID_BY_PEER
+from punchlib.errors import Cause
 from punchlib.runtime import script_shell, state
 
 _STICKY = 0o1000
@@ -57,12 +58,16 @@ class Marker:
     @property
     def told(self) -> str:
         """The reason as this node tells it."""
-        return SAID_BY_PEER + self.reason if self.kind == state.REPORTED else self.reason
+        if self.kind != state.REPORTED:
+            return self.reason
+        return (f"node {self.origin} reports: " if self.origin else SAID_BY_PEER) + self.reason
 
     @property
-    def cause(self) -> str:
+    def cause(self) -> Cause:
         """What travels to the next machine: the first cause, as it was first said."""
-        return self.reason if self.kind == state.REPORTED else f"{self.component}: {self.reason}"
+        reported = self.kind == state.REPORTED
+        reason = self.reason if reported else f"{self.component}: {self.reason}"
+        return Cause(reason, self.origin)
 
     @property
     def is_stream(self) -> bool:

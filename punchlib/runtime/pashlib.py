@@ -161,7 +161,7 @@ def mark(spec: Spec, exc: Exception) -> None:
     if not isinstance(exc, PunchError):
         state.mark_failed(component, f"{type(exc).__name__}: {exc}")
     elif exc.reported_by_peer:
-        state.mark_failed(component, exc.cause, state.REPORTED)
+        state.mark_failed(component, exc.cause.reason, state.REPORTED, exc.cause.origin)
     else:
         state.mark_failed(component, exc.message)
 

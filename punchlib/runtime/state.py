@@ -128,9 +128,12 @@ def scope() -> Scope:
 
 def given() -> str:
     """What PUNCH_STATE_DIR says; "" when it says nothing."""
-    if "os" in sys.modules:
-        return str(sys.modules["os"].environ.get("PUNCH_STATE_DIR", ""))
-    return posix.environ.get(b"PUNCH_STATE_DIR", b"").decode("utf-8", "surrogateescape")
+    return _variable("PUNCH_STATE_DIR")
+
+
+def node() -> str:
+    """What PUNCH_NODE says: our node's name in failures; "" when it says nothing."""
+    return _variable("PUNCH_NODE")
 
 
 def root() -> str:
@@ -180,9 +183,17 @@ def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") 
 
     Never raises: the failure that it reports matters more. Never drops it either: where nothing
     can be written a mode bit says so, and a folder that takes not even that counts as failed.
+
+    Args:
+        component: who noticed it.
+        reason: why.
+        kind: OWN, STOPPED or REPORTED.
+        origin: of a reported one the node that said it first; all others are our own node's.
     """
     from punchlib.runtime import markers
 
+    if kind != REPORTED:
+        origin = node()
     markers.leave_everywhere(markers.Marker(component, reason, kind, origin))
 
 
@@ -225,6 +236,12 @@ def fill_descriptors() -> None:
             posix.fstat(fd)
         except OSError:
             posix.open("/dev/null", flags)  # takes the lowest that is free
+
+
+def _variable(name: str) -> str:
+    if "os" in sys.modules:
+        return str(sys.modules["os"].environ.get(name, ""))
+    return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
 
 
 def _mkdir(path: str) -> bool:

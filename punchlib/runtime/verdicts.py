@@ -27,6 +27,7 @@ import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
+from punchlib.errors import Cause
 from punchlib.runtime import markers, script_shell, state
 
 #: Seconds between two looks whether the shell that is to judge still lives; and between two looks
@@ -51,7 +52,7 @@ class Standing(enum.Enum):
     WAITING = "wait for news"
 
 
-async def upstream_failure() -> str | None:
+async def upstream_failure() -> Cause | None:
     """Why what came out of a FIFO of our script is not whole; None when all is well.
 
     Waits for the verdicts on stages that have ended, and for nothing else.
@@ -59,7 +60,7 @@ async def upstream_failure() -> str | None:
     try:
         scope = state.scope()
     except OSError as error:
-        return f"its script cannot be found: {error}"
+        return Cause(f"its script cannot be found: {error}")
     # The first look finds most scripts settled, and costs no watch.
     if standing(scope) is not Standing.SETTLED:
         with _News(scope.folders) as news:

@@ -230,8 +230,8 @@ __punch_mark() {
         builtin printf -v __punch_now '%(%s)T000000000' -1
     fi
     for __punch_dir in "${__punch_dirs[@]}"; do
-        if ! { builtin printf 'component wait\nkind %s\norigin \nreason %s\n' "$1" \
-            "${2//[[:cntrl:]]/ }" >|"$__punch_dir/failures/$__punch_now-$__punch_judged-$$"; } \
+        if ! { builtin printf 'component wait\nkind %s\norigin %s\nreason %s\n' "$1" \
+            "${PUNCH_NODE//[[:cntrl:]]/ }" "${2//[[:cntrl:]]/ }" >|"$__punch_dir/failures/$__punch_now-$__punch_judged-$$"; } \
             2>/dev/null && [[ ! -e $__punch_dir/failures/$__punch_now-$__punch_judged-$$ ]]; then
             builtin command -p chmod 1700 "$__punch_dir"
         fi

@@ -23,7 +23,7 @@ import uvloop
 from punchlib.config import Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
-from punchlib.errors import PunchError
+from punchlib.errors import Cause, PunchError
 from punchlib.net.channel import SocketChannel, open_channel
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Question, Stats, receive_stream, send_stream
@@ -277,8 +277,8 @@ class Rig:
 def saying(reason: str | None) -> Question:
     """Answers at once what went wrong upstream."""
 
-    async def answer() -> str | None:
-        return reason
+    async def answer() -> Cause | None:
+        return None if reason is None else Cause(reason)
 
     return answer
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchlib import errors
-from punchlib.errors import PunchError, StreamBroken, escape
+from punchlib.errors import Cause, PunchError, StreamBroken, escape
 
 
 def tree(kind: type[PunchError]) -> list[type[PunchError]]:
@@ -33,7 +33,7 @@ def test_a_message_and_the_next_step() -> None:
     assert str(PunchError("it failed")) == "it failed"
     assert str(PunchError("it failed", next_step="try again")) == "it failed\n  next: try again"
     broken = StreamBroken("the peer is dead", at_byte=7)
-    assert (broken.cause, broken.at_byte, broken.exit_code) == ("the peer is dead", 7, 6)
+    assert (broken.cause, broken.at_byte, broken.exit_code) == (Cause("the peer is dead"), 7, 6)
 
 
 @given(st.text())

@@ -24,7 +24,7 @@ from punchlib.core.frames import (
 )
 from punchlib.core.handshake import CONFIRMATION_SIZE, GREETING_SIZE, Greeter, Terms, hkdf
 from punchlib.core.records import Record, Withdrawal, parse
-from punchlib.errors import StreamBroken
+from punchlib.errors import Cause, StreamBroken
 
 PAGE = (Path(__file__).parents[2] / "docs/wire.md").read_text()
 
@@ -208,6 +208,6 @@ def test_the_words_that_a_record_uses() -> None:
 def test_the_form_of_a_withdrawal() -> None:
     form = re.search(r'`(\{"v": 2, "gone": .*\})`', PAGE)
     assert form is not None
-    said = json.loads(Withdrawal("0a" * 8, 4, "why").to_json(job_key=b"j"))
+    said = json.loads(Withdrawal("0a" * 8, 4, Cause("why", "worker1")).to_json(job_key=b"j"))
     assert re.findall(r'"(\w+)":', form[1]) == ["v", "gone", *said["gone"], "mac"]
     assert set(said) == {"v", "gone", "mac"}

@@ -19,6 +19,7 @@ from punchlib.jobs.report import Report, first_cause
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from punchlib.node.protocol import Event, Task
+from punchlib.runtime import state
 from tests.support.jobgen import sort_job
 from tests.support.jobtools import command, kill, lasting_job, processes, wait_until
 
@@ -128,6 +129,10 @@ def test_the_sort_of_a_worker_is_killed(cloud: LocalCloud, output: str, tmp_path
     assert first.id in ("worker1", "worker2")
     assert error.message.startswith(f"node {first.id} (lambda) failed")
     assert "was killed by SIGKILL: sort" in error.message
+    scripts = [o.script for o in run.report.outcomes if o.script]
+    reported = [f for s in scripts for f in s.failures if f.kind == state.REPORTED]
+    assert first.id in {f.origin for f in reported}
+    assert {f.origin for f in reported} <= {o.id for o in run.report.outcomes}
     assert_nothing_written(run, output)
 
 

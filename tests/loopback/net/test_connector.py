@@ -22,6 +22,7 @@ from punchlib.core.frames import FrameType
 from punchlib.core.handshake import Identity
 from punchlib.core.records import Withdrawal
 from punchlib.errors import (
+    Cause,
     NoRoute,
     PeerNotVerified,
     PunchError,
@@ -175,16 +176,19 @@ def test_a_withdrawal_counts_only_for_whom_it_names(world: World, code: int) -> 
         a = world.connector(timeout=60.0)
         left = Slot("k", "1")
         # What an earlier run left: it names a side of that run.
-        world.store.records[left] = Withdrawal("00" * 8, code, "long ago").to_json()
+        world.store.records[left] = Withdrawal("00" * 8, code, Cause("long ago")).to_json()
         one = asyncio.ensure_future(a.establish(SEND))
         await asyncio.sleep(0.5)
         assert not one.done()
         side = json.loads(world.store.records[Slot("k", "0")])["side"]
-        world.store.records[left] = Withdrawal(side, code, "my disk is full").to_json()
+        world.store.records[left] = Withdrawal(
+            side, code, Cause("my disk is full", "worker1")
+        ).to_json()
         with pytest.raises(PunchError, match="the peer reports: my disk is full") as caught:
             async with asyncio.timeout(5):
                 await one
         assert caught.value.exit_code == code
+        assert caught.value.cause == Cause("my disk is full", "worker1")
         assert Slot("k", "0") not in world.store.records
 
     run(world, main)
@@ -203,7 +207,7 @@ def test_a_stream_that_fails_tells_a_peer_that_has_not_connected(world: World) -
                 raise StreamBroken("the connection broke")
         said = records.parse(world.store.records[Slot("k", "1")])
         assert isinstance(said, Withdrawal)
-        assert (said.exit_code, said.reason) == (6, "the connection broke")
+        assert (said.exit_code, said.cause) == (6, Cause("the connection broke"))
         sides = {json.loads(world.store.records[Slot("k", "0")])["side"]}
         assert said.met in sides
         await sender.forget()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.errors import StreamBroken
+from punchlib.errors import Cause, StreamBroken
 from punchlib.pump.stream import Stats, send_stream
 from tests.support.stream_rig import (
     FAST,
@@ -28,17 +28,17 @@ class Slow:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
-        self.answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Cause | None] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self) -> str | None:
+    async def __call__(self) -> Cause | None:
         self.asked.set()
         return await self.answer
 
 
 @pytest.mark.parametrize("security", ["authenticated", "encrypted"])
-@pytest.mark.parametrize("cause", [None, "sort was killed"])
+@pytest.mark.parametrize("cause", [None, Cause("it died"), Cause("it died", "worker1")])
 def test_an_answer_that_takes_longer_than_any_silence(
-    tmp_path: Path, security: str, cause: str | None
+    tmp_path: Path, security: str, cause: Cause | None
 ) -> None:
     rig = Rig(tmp_path, payload(300_000))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from punchlib.core.frames import FrameType, Outgoing, State, encode_header
-from punchlib.errors import StreamBroken, UsageError
+from punchlib.errors import Cause, StreamBroken, UsageError
 from punchlib.net.channel import SocketChannel
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Stats, receive_stream, send_stream
@@ -248,7 +248,7 @@ def test_the_first_cause_travels(tmp_path: Path, security: str) -> None:
         assert isinstance(received, StreamBroken)
         assert not sent.reported_by_peer
         assert received.reported_by_peer
-        assert received.cause == "sort was killed by signal 9\\x1b[31m"
+        assert received.cause == Cause("sort was killed by signal 9\\x1b[31m")
         assert received.at_byte == sent.at_byte == 300_000
 
     with rig.stages():
@@ -270,7 +270,7 @@ def test_the_first_cause_reaches_a_slow_reader(tmp_path: Path, security: str) ->
             )
         assert isinstance(sent, StreamBroken)
         assert isinstance(received, StreamBroken)
-        assert (received.reported_by_peer, received.cause) == (True, "x")
+        assert (received.reported_by_peer, received.cause) == (True, Cause("x"))
         assert received.at_byte == len(rig.data)
 
     def drain() -> None:
@@ -301,7 +301,7 @@ def test_a_full_disk_breaks_both_ends_with_its_name(tmp_path: Path) -> None:
         assert "/dev/full: No space left on device" in received.message
         assert isinstance(sent, StreamBroken)
         assert sent.reported_by_peer
-        assert "No space left on device" in sent.cause
+        assert "No space left on device" in sent.cause.reason
 
     with background(rig.feed, rig.release):
         run(work)

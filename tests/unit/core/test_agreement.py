@@ -42,7 +42,7 @@ from punchlib.core.transitions import (
     Wait,
     What,
 )
-from punchlib.errors import NoRoute, PeerNotVerified, PunchError, RendezvousTimeout
+from punchlib.errors import Cause, NoRoute, PeerNotVerified, PunchError, RendezvousTimeout
 from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Registered as Answer
 from punchlib.rendezvous.store import Slot
@@ -392,7 +392,7 @@ def test_a_hopeless_record_is_the_end_only_when_its_owner_is_there(hopeless: Rec
     failed = core.on_record(other.to_json(), 1.0)
     assert isinstance(failed, Fail)
     assert isinstance(failed.error, (NoRoute, PeerNotVerified))
-    assert "11" * 8 in core.word(4, failed.word), "and it is told"
+    assert "11" * 8 in core.word(4, Cause(failed.word)), "and it is told"
 
 
 def test_one_of_two_who_cannot_meet_sees_it_and_tells_the_other() -> None:
@@ -405,7 +405,7 @@ def test_one_of_two_who_cannot_meet_sees_it_and_tells_the_other() -> None:
     assert second.on_registered(True, mine, 1.0) == Wait()
     failed = first.on_record(text, 1.0)
     assert isinstance(failed, Fail) and isinstance(failed.error, NoRoute)
-    told = second.on_record(first.word(failed.error.exit_code, failed.word), 1.1)
+    told = second.on_record(first.word(failed.error.exit_code, Cause(failed.word)), 1.1)
     assert isinstance(told, Fail) and isinstance(told.error, NoRoute)
     assert "the peer reports: no direct way" in told.error.message
 
@@ -426,8 +426,8 @@ def test_what_was_found_at_an_address_is_told_to_nobody() -> None:
     core.on_attempt_failed(2.0, tried=secret)
     failed = core.on_deadline(300.0)
     assert secret in str(failed.error), "the user is"
-    assert "SSH" not in core.word(4, failed.word)
-    assert "10.0.0.5" not in core.word(4, failed.word)
+    assert "SSH" not in core.word(4, Cause(failed.word))
+    assert "10.0.0.5" not in core.word(4, Cause(failed.word))
 
 
 def test_attempts_are_bounded_whoever_writes_the_table() -> None:
@@ -485,7 +485,7 @@ def test_what_is_reported_in_its_order() -> None:
 
 
 def test_a_withdrawal_of_another_run_is_no_news() -> None:
-    core, command = found(Withdrawal("00" * 8, 4, "long ago").to_json())
+    core, command = found(Withdrawal("00" * 8, 4, Cause("long ago")).to_json())
     assert command == Wait()
     assert "earlier run" in core.place.problem
 

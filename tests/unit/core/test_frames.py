@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchlib.core import names
 from punchlib.core.frames import (
     HEADER_SIZE,
     MAX_DATA,
@@ -16,14 +17,14 @@ from punchlib.core.frames import (
     Incoming,
     Outgoing,
     State,
+    decode_cause,
     decode_header,
-    decode_reason,
     decode_total,
+    encode_cause,
     encode_header,
-    encode_reason,
     encode_total,
 )
-from punchlib.errors import StreamBroken
+from punchlib.errors import Cause, StreamBroken
 
 D, E, A, S, P, X, F = (FrameType(number) for number in range(1, 8))
 LIMITS = {
@@ -102,18 +103,25 @@ def test_totals_come_back(total: int) -> None:
     assert decode_total(encode_total(total)) == total
 
 
-@given(st.text())
-def test_reasons_fit_and_are_safe_to_print(reason: str) -> None:
-    said = encode_reason(reason)
+@given(st.text(), st.text())
+def test_causes_fit_and_are_safe_to_print(reason: str, origin: str) -> None:
+    said = encode_cause(Cause(reason, origin))
     assert len(said) <= MAX_REASON
-    shown = decode_reason(said)
-    assert shown
-    assert all(c.isprintable() or c == "\n" for c in shown)
+    shown = decode_cause(said)
+    assert shown.reason
+    assert all(c.isprintable() or c == "\n" for c in shown.reason)
+    assert shown.origin == (origin if names.is_name(origin) else "")
+
+
+def test_a_reason_that_is_too_long_is_cut_and_its_origin_is_not() -> None:
+    assert decode_cause(encode_cause(Cause("é" * 3000, "worker 1"))).origin == "worker 1"
 
 
 @given(st.binary(max_size=MAX_REASON))
-def test_any_bytes_are_a_reason(data: bytes) -> None:
-    assert all(c.isprintable() or c == "\n" for c in decode_reason(data))
+def test_any_bytes_are_a_cause(data: bytes) -> None:
+    cause = decode_cause(data)
+    assert all(c.isprintable() or c == "\n" for c in cause.reason)
+    assert not cause.origin or names.is_name(cause.origin)
 
 
 def test_a_sender_is_done_at_the_ack_of_its_total() -> None:
@@ -191,9 +199,9 @@ def test_an_error_brings_its_cause_in_any_state(end: type[Outgoing | Incoming]) 
     for state in State:
         stream.state = state
         with pytest.raises(StreamBroken) as caught:
-            stream.hear(X, encode_reason("sort: disk full"))
+            stream.hear(X, encode_cause(Cause("sort: disk full", "worker1")))
         assert caught.value.reported_by_peer
-        assert caught.value.cause == "sort: disk full"
+        assert caught.value.cause == Cause("sort: disk full", "worker1")
         assert caught.value.at_byte == 42
 
 

@@ -12,7 +12,7 @@ from punchlib.config import Security
 from punchlib.core import records
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.records import Filtering, Mapping, Nat, Record, RecordError, Withdrawal
-from punchlib.errors import PeerNotVerified, WireMismatch
+from punchlib.errors import Cause, PeerNotVerified, WireMismatch
 
 RECORD = Record(
     TransportAddress("10.20.0.4", 40001),
@@ -42,14 +42,19 @@ def test_round_trip(job_key: bytes) -> None:
 
 @pytest.mark.parametrize("job_key", [b"", KEY])
 def test_a_withdrawal_round_trips(job_key: bytes) -> None:
-    said = Withdrawal(RECORD.side, 4, "no route\n")
+    for cause in (Cause("no route\n"), Cause("no route", "worker1")):
+        said = Withdrawal(RECORD.side, 4, cause)
+        _comes_back(said, job_key)
+
+
+def _comes_back(said: Withdrawal, job_key: bytes) -> None:
     text = said.to_json(scope=SCOPE, job_key=job_key)
     assert records.V2_MARK in text
     assert records.parse(text, scope=SCOPE, job_key=job_key) == said
 
 
 def test_a_withdrawal_by_somebody_else_or_of_an_earlier_run_is_no_record() -> None:
-    text = Withdrawal(RECORD.side, 4, "").to_json(scope=SCOPE, job_key=b"another")
+    text = Withdrawal(RECORD.side, 4, Cause("")).to_json(scope=SCOPE, job_key=b"another")
     for forged in (text, text.replace('"mac"', '"cam"')):
         with pytest.raises(RecordError, match="not signed"):
             records.parse(forged, scope=SCOPE, job_key=KEY)
@@ -57,7 +62,7 @@ def test_a_withdrawal_by_somebody_else_or_of_an_earlier_run_is_no_record() -> No
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_a_withdrawal_may_hold_anything(gone: object) -> None:
-    for value in (gone, {"met": gone}, {"exit_code": gone}, {"reason": gone}):
+    for value in (gone, {"met": gone}, {"exit_code": gone}, {"reason": gone}, {"origin": gone}):
         with contextlib.suppress(RecordError):
             assert isinstance(records.parse(json.dumps({"v": 2, "gone": value})), Withdrawal)
 

@@ -20,7 +20,8 @@ def script(
     returncode: int, *reasons: str, component: str = "pashlib k recv", **facts: object
 ) -> dict[str, object]:
     kind = str(facts.pop("kind", state.OWN))
-    failures = tuple(Marker(component, r, kind) for r in reasons)
+    origin = str(facts.pop("origin", ""))
+    failures = tuple(Marker(component, r, kind, origin) for r in reasons)
     result = ScriptResult("x", "f", returncode, 1, failures=failures, **facts)  # type: ignore[arg-type]
     return {"script": result}
 
@@ -50,6 +51,15 @@ def test_the_first_cause(earlier: dict[str, object], later: dict[str, object], f
     found = first_cause(outcomes)
     assert found is not None
     assert found.id == first
+
+
+def test_what_a_node_repeats_names_the_one_that_said_it() -> None:
+    told = script(6, "wait: sort was killed", kind=state.REPORTED, origin="worker1")
+    outcomes = [node("merger", 1.0, **told), node("worker1", 2.0, **STOPPED)]
+    error = failure(Report("job", "f", outcomes))
+    assert "node worker1 reports: wait: sort was killed" in error.message
+    assert outcomes[0].to_json()["origin"] == "worker1"
+    assert outcomes[1].to_json()["origin"] == ""
 
 
 def test_no_failure_has_no_cause() -> None:

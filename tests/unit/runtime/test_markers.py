@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchlib.errors import Cause
 from punchlib.runtime import markers, state
 from punchlib.runtime.markers import Marker
 from tests.support.privilege import MODES_APPLY
@@ -36,11 +37,13 @@ def test_any_file_is_a_failure(content: bytes) -> None:
 
 
 def test_what_travels_is_the_first_cause() -> None:
-    own = Marker("s3-get", "no such key")
-    assert own.cause == "s3-get: no such key"
-    reported = Marker("pashlib k recv", own.cause, state.REPORTED)
+    own = Marker("s3-get", "no such key", origin="worker1")
+    assert own.cause == Cause("s3-get: no such key", "worker1")
+    reported = Marker("pashlib k recv", own.cause.reason, state.REPORTED, own.cause.origin)
     assert reported.cause == own.cause
-    assert reported.told == "the peer reports: s3-get: no such key"
+    assert reported.told == "node worker1 reports: s3-get: no such key"
+    nobody = Marker("pashlib k recv", own.cause.reason, state.REPORTED)
+    assert nobody.told == "the peer reports: s3-get: no such key"
 
 
 def remove(folder: Path) -> None:

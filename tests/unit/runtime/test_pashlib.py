@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punchlib.config import Config
-from punchlib.core.frames import FrameType, Incoming, encode_reason
-from punchlib.errors import StreamBroken, UsageError
+from punchlib.core.frames import FrameType, Incoming, encode_cause
+from punchlib.errors import Cause, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import markers, state
 from punchlib.runtime.pashlib import marked, parse, say
@@ -42,7 +42,7 @@ def test_nobody_can_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
     deaf.close()
 
 
-def first_failure() -> str | None:
+def first_failure() -> Cause | None:
     return asyncio.run(upstream_failure())
 
 
@@ -57,20 +57,22 @@ def test_no_failure_no_reason() -> None:
 def test_our_own_first_failure_is_named_with_its_component() -> None:
     state.mark_failed("s3-get.py", "there is no object in/1")
     state.mark_failed("pashlib send k", "broken pipe")
-    assert first_failure() == "s3-get.py: there is no object in/1"
+    assert first_failure() == Cause("s3-get.py: there is no object in/1")
 
 
 def test_the_first_cause_travels_unchanged_however_long_the_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PUNCH_NODE", "reader")
     state.mark_failed("s3-get.py", "there is no object in/1")
     for node in range(5):
         said = first_failure()
-        assert said == "s3-get.py: there is no object in/1"
+        assert said == Cause("s3-get.py: there is no object in/1", "reader")
+        monkeypatch.setenv("PUNCH_NODE", f"node {node}")
         monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / str(node)))
         state.prepare()
         with pytest.raises(StreamBroken), marked(Spec(f"k{node}", "1", "0", sending=False)):
-            Incoming().hear(FrameType.ERROR, encode_reason(said))
+            Incoming().hear(FrameType.ERROR, encode_cause(said))
 
 
 PARTS = st.text(st.characters(blacklist_characters="*"), max_size=8)

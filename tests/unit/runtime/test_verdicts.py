@@ -57,7 +57,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 
 async def soon(seconds: float = 0.3) -> str | None:
     async with asyncio.timeout(seconds):
-        return await verdicts.upstream_failure()
+        found = await verdicts.upstream_failure()
+    return found.reason if found else None
 
 
 def waits() -> bool:
@@ -125,10 +126,10 @@ def test_a_bad_verdict_travels(script: Script) -> None:
     script.end(1)
 
     async def work() -> str | None:
-        question = asyncio.ensure_future(verdicts.upstream_failure())
+        question = asyncio.ensure_future(soon(5))
         await asyncio.sleep(0.1)
         state.mark_failed("wait", "stage 2 of 3 was killed by SIGKILL: sort")
-        return await asyncio.wait_for(question, 5)
+        return await question
 
     assert asyncio.run(work()) == "wait: stage 2 of 3 was killed by SIGKILL: sort"
 
@@ -166,10 +167,10 @@ def test_without_inotify_it_is_slower_and_right(
     script.end(1)
 
     async def work() -> str | None:
-        question = asyncio.ensure_future(verdicts.upstream_failure())
+        question = asyncio.ensure_future(soon(5))
         await asyncio.sleep(0.1)
         script.say(f"good.{script.stage}")
-        return await asyncio.wait_for(question, 5)
+        return await question
 
     assert asyncio.run(work()) is None
 
