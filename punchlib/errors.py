@@ -17,20 +17,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(namedtuple("Cause", ("reason", "origin"), defaults=("",))):
     """The first cause of a failure, as it travels from machine to machine.
+
+    Not a dataclass: their import takes twice what a `dgsh-tee` needs to start.
 
     Attributes:
         reason: as it was first said.
         origin: the node that said it first; "" where nobody named it.
     """
 
+    __slots__ = ()
     reason: str
-    origin: str = ""
+    origin: str
 
     def said_by(self, node: str) -> Cause:
         """The same, by this node where it is nobody's yet."""

@@ -50,13 +50,25 @@ def test_every_tool_has_its_function(name: str) -> None:
     assert callable(getattr(import_module(f"punchlib.runtime.{tool.module}"), tool.function))
 
 
-def test_the_client_that_reads_it_imports_only_what_is_built_in() -> None:
+def imported_by(module: str) -> set[str]:
+    """What of others' a tool's start imports."""
     code = (
         "import sys; sys.path.insert(0, '.'); before = set(sys.modules)\n"
-        "import punchlib.runtime.engine_client\n"
+        f"import punchlib.runtime.{module}\n"
         "print(*(n for n in set(sys.modules) - before if not n.startswith('punchlib')))"
     )
     command = [sys.executable, "-I", "-S", "-c", code]
-    new = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", sorted({t.module for t in TOOLS.values() if not t.served}))
+def test_what_starts_a_scripts_every_stage_imports_nothing_that_is_slow(module: str) -> None:
+    """Each of these takes more than all that a tool needs; a wide job starts hundreds of tools."""
+    assert not imported_by(module) & {"asyncio", "dataclasses", "inspect", "re", "ssl", "typing"}
+
+
+def test_the_client_that_reads_it_imports_only_what_is_built_in() -> None:
+    new = imported_by("engine_client")
     # An extension, where the interpreter has it as one.
     assert new <= {*sys.builtin_module_names, "__future__", "_socket"}, new
