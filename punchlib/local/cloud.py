@@ -29,6 +29,7 @@ from punchlib.local.host import Host
 from punchlib.local.workers import LocalLambda
 from punchlib.node import door, ec2_handler, sandbox
 from punchlib.runtime import engine_client, layout
+from punchlib.runtime.invoke_lambda import NODE_DOOR
 
 BUCKET = "punch"
 #: Two addresses: a client can tell what kind of mapping is in between (RFC 5780).
@@ -36,8 +37,8 @@ STUN_HOSTS = ("127.0.0.1", "127.0.0.2")
 #: What of the user's environment a node sees: our knobs, and nothing that happens to be set.
 _PASSED_ON = ("PUNCH_", "PASH_")
 _PASSED_ON_NAMES = ("HOME", "USER", "LOGNAME", "TZ", "SSL_CERT_FILE")
-#: What a handler of another job is guarded by, and servers that cannot be reached from here.
-_KEPT_BACK = (door.TOKEN, door.TOKEN_FILE, "PASH_STUN_SERVER")
+#: What belongs to a handler of another job, and servers that cannot be reached from here.
+_KEPT_BACK = (door.TOKEN, door.TOKEN_FILE, NODE_DOOR, "PASH_STUN_SERVER")
 
 
 class LocalCloud:

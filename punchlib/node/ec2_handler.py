@@ -4,6 +4,10 @@ One connection is one event, answered with the result as one line of JSON (punch
 who may call). Each connection has a thread of its own, each script a /tmp of its own. When a job's
 runner leaves, its scripts are stopped and their uploads aborted; the scripts of anybody else run
 to their end.
+
+Its own scripts call it as well (`invoke-lambda.py ID FOLDER ec2`), and know no token. They come by
+a door of their own: an abstract Unix socket, named by PUNCH_NODE_DOOR, where the kernel says who
+calls and no proxy of this machine stands in between.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import ipaddress
 import os
 import resource
+import secrets
 import selectors
 import shutil
 import signal
@@ -23,6 +28,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import punchlib
 from punchlib.aws.clients import client
@@ -33,6 +39,7 @@ from punchlib.node.door import TOKEN_FILE, Visit, take_token
 from punchlib.node.handling import ensure_engine, log, run_event, workdir
 from punchlib.node.protocol import Event
 from punchlib.node.script_runner import ScriptRunner
+from punchlib.runtime.invoke_lambda import NODE_DOOR
 
 HOST = "127.0.0.1"
 PORT = 9999
@@ -158,7 +165,9 @@ def _view(root: Path, pashlib: Path | None) -> sandbox.View | None:
 class _Server:
     def __init__(self, listener: socket.socket, token: bytes | None) -> None:
         self._listener = listener
-        self._token = token
+        self._own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        #: What callers of each door must know.
+        self._doors = {listener: token, self._own: None}
         self._ended_by = 0
         self._threads: set[threading.Thread] = set()
         self._waiting: dict[socket.socket, None] = {}
@@ -175,8 +184,12 @@ class _Server:
     def run(self, runner: ScriptRunner) -> int:
         self._runner = runner
         _raise_descriptor_limit()
+        name = f"punch-door-{secrets.token_hex(16)}"
+        self._own.bind(f"\0{name}")
+        self._own.listen(1024)
+        os.environ[NODE_DOOR] = name
         log(f"ec2-handler: listening on {_name(self._listener)}")
-        with self._listener, self._wake, self._woken:
+        with self._listener, self._own, self._wake, self._woken:
             self._accept()
         runner.stop()
         deadline = time.monotonic() + STOP_GRACE
@@ -186,26 +199,30 @@ class _Server:
 
     def _accept(self) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
+            for listener, token in self._doors.items():
+                selector.register(listener, selectors.EVENT_READ, token)
             selector.register(self._woken, selectors.EVENT_READ)
             while not self._ended_by:
-                selector.select()
-                if self._ended_by:
-                    return
-                self._let_go(MAX_WAITING - 1)
-                try:
-                    connection, _ = self._listener.accept()
-                except OSError as error:
-                    # No descriptor is left, say. The caller waits in the queue.
-                    log(f"ec2-handler: cannot take a call: {error.strerror}")
-                    self._let_go(0)
-                    time.sleep(0.1)
-                    continue
-                with self._lock:
-                    self._waiting[connection] = None
-                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-                self._threads = {t for t in self._threads if t.is_alive()} | {thread}
-                thread.start()
+                for key, _ in selector.select():
+                    if self._ended_by:
+                        return
+                    self._take(cast(socket.socket, key.fileobj), key.data)
+
+    def _take(self, listener: socket.socket, token: bytes | None) -> None:
+        self._let_go(MAX_WAITING - 1)
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            # No descriptor is left, say. The caller waits in the queue.
+            log(f"ec2-handler: cannot take a call: {error.strerror}")
+            self._let_go(0)
+            time.sleep(0.1)
+            return
+        with self._lock:
+            self._waiting[connection] = None
+        thread = threading.Thread(target=self._serve, args=(connection, token), daemon=True)
+        self._threads = {t for t in self._threads if t.is_alive()} | {thread}
+        thread.start()
 
     def _let_go(self, most: int) -> None:
         """Leaves at most so many callers that have not sent their request."""
@@ -215,9 +232,9 @@ class _Server:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, token: bytes | None) -> None:
         with connection:
-            visit = Visit(connection, self._token)
+            visit = Visit(connection, token)
             try:
                 try:
                     request = visit.request()

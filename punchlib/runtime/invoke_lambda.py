@@ -1,8 +1,9 @@
 """`invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}`: starts one script on another node.
 
 `lambda` invokes the function that PUNCH_FUNCTION names (default `lambda`), any other word the
-function of that name, asynchronously; `ec2` hands the event to the EC2 handler at PASH_EC2_HOST
-(default 127.0.0.1), port 9999, and does not wait for the script's end.
+function of that name, asynchronously; `ec2` hands the event to the EC2 handler at PASH_EC2_HOST,
+port 9999, and does not wait for the script's end. Without that variable it is the handler that runs
+us, by its door for its own scripts; for who is no script of a handler, the one at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}"
 #: A function's name, with an alias or a version, or its ARN.
 _FUNCTION = re.compile(r"[\w:$-]{1,170}", re.ASCII)
 EC2_PORT = 9999
+#: Names the abstract socket at which the EC2 handler serves its own scripts.
+NODE_DOOR = "PUNCH_NODE_DOOR"
 #: Seconds for the handler to take an event.
 TAKEN = 10.0
 
@@ -61,21 +64,35 @@ def invoke_ec2(payload: bytes) -> None:
     Raises:
         PunchError: nobody listens there, or the handler refused.
     """
-    host = os.environ.get("PASH_EC2_HOST") or "127.0.0.1"
+    host, own = os.environ.get("PASH_EC2_HOST"), os.environ.get(NODE_DOOR)
+    where = "this node" if own and not host else f"{host or '127.0.0.1'}:{EC2_PORT}"
     # An older handler says nothing before the script's end, and does not mind who leaves.
     request = json.dumps(json.loads(payload) | {"wait": False}).encode()
     try:
-        with socket.create_connection((host, EC2_PORT), timeout=TAKEN) as connection:
+        with _connect(host, own) as connection:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             answer = _line(connection)
     except OSError as error:
         raise PunchError(
-            f"no EC2 handler at {host}:{EC2_PORT}: {error}",
+            f"no EC2 handler at {where}: {error}",
             next_step="start it there with `punch ec2-handler`, or set PASH_EC2_HOST",
         ) from error
     if "error" in answer:
-        raise PunchError(f"the EC2 handler at {host}:{EC2_PORT}: {answer['error']}")
+        raise PunchError(f"the EC2 handler at {where}: {answer['error']}")
+
+
+def _connect(host: str | None, own: str | None) -> socket.socket:
+    if host or not own:
+        return socket.create_connection((host or "127.0.0.1", EC2_PORT), timeout=TAKEN)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(TAKEN)
+    try:
+        connection.connect(f"\0{own}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _line(connection: socket.socket) -> dict[str, object]:

@@ -14,7 +14,10 @@ packages by themselves, and hand over to the right interpreter when they are in 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from hashlib import sha256
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from shlex import quote
 
@@ -27,10 +30,10 @@ _ROOT = _HERE.parent.parent
 
 WAIT_SCRIPT = "wait_for_output_and_sigpipe_rest.sh"
 
-#: What follows the name of a file that was there and not ours.
+#: What follows the name of a file that was there and not ours, or no longer as we had written it.
 BEFORE = ".before-punch"
-#: In every file that we lay out.
-_OURS = b"punch"
+#: The last line of every file that we lay out, with a digest of all that is before it.
+_SEAL = "# laid out by punchlib, sha256 "
 
 #: A shebang line ends at the first space and, on older kernels, at 127 bytes. In this form the
 #: shell reads one `exec` line, and Python reads the same line as a string.
@@ -40,7 +43,8 @@ _SH_EXEC = "#!/bin/sh\n'''exec' {python} {flags} \"$0\" \"$@\"\n' '''\n"
 def lay_out(target: Path, python: str = sys.executable) -> None:
     """Makes `target/runtime/` and `target/aws/`, replacing what is there.
 
-    A file that is not ours and differs is kept beside its successor, as NAME.before-punch.
+    A file that is not ours, or that somebody has changed since, is kept beside its successor, as
+    NAME.before-punch, and named on stderr.
 
     Args:
         target: the folder in which scripts run (`/var/task`, `$PASH_TOP`).
@@ -132,22 +136,34 @@ def _write(path: Path, text: str) -> None:
     _keep_theirs(path)
     # Aside and renamed: a script that is running keeps the file that it has open.
     new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
+    new.write_text(text + _seal(text.encode()), encoding="utf-8")
     new.chmod(0o755)
     new.rename(path)
 
 
+def _seal(content: bytes) -> str:
+    return f"{_SEAL}{sha256(content).hexdigest()}\n"
+
+
 def _keep_theirs(path: Path) -> None:
-    """The user's own runtime may lie here: the old program, or what they made of it."""
+    """The user's own runtime may lie here: the old program, or what they made of it or of ours."""
     try:
-        if _OURS in path.read_bytes():
-            return
+        content = path.read_bytes()
     except FileNotFoundError:
         return
-    kept = path.with_name(path.name + BEFORE)
-    if not kept.exists():
-        path.rename(kept)
-        print(f"layout: {path} was not ours: it is kept as {kept.name}", file=sys.stderr)
+    body, seal, _ = content.rpartition(_SEAL.encode())
+    if seal and content[len(body) :] == _seal(body).encode():
+        return
+    # Never over what was kept before: the first is the way back.
+    names = (path.with_name(path.name + BEFORE + number) for number in _numbers())
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    print(f"layout: {path} was not as we lay it out: kept as {kept.name}", file=sys.stderr)
+
+
+def _numbers() -> Iterator[str]:
+    yield ""
+    yield from (f".{n}" for n in count(2))
 
 
 def main(argv: list[str] | None = None) -> int:

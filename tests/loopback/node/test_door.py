@@ -275,6 +275,41 @@ def test_without_the_token(handler: Callable[..., Handler], outside: Path) -> No
     assert Ec2Launcher(served.where, TOKEN.encode()).run(event).ok
 
 
+def test_its_own_scripts_call_it(handler: Callable[..., Handler], outside: Path) -> None:
+    """As generated scripts do; they know no token, and pass none on."""
+    served = handler("--host", "0.0.0.0", PUNCH_HANDLER_TOKEN=TOKEN)
+    upload("called", f"touch {outside}/called; sleep 1; touch {outside}/ended")
+    event = upload("calls", "python3.9 aws/invoke-lambda.py called f ec2")
+    result = Ec2Launcher(served.where, TOKEN.encode()).run(event)
+    assert result.ok, result
+    wait_until((outside / "ended").exists)
+    assert TOKEN not in served.log.read_text()
+    # A word to the log, and not a success, where the event is refused.
+    event = upload("calls", "python3.9 aws/invoke-lambda.py ../called f ec2")
+    result = Ec2Launcher(served.where, TOKEN.encode()).run(event)
+    assert "the EC2 handler at this node" in result.scripts[0].stderr_tail
+
+
+@root_only
+def test_nobody_else_comes_by_their_door(handler: Callable[..., Handler], outside: Path) -> None:
+    served = handler(PUNCH_HANDLER_TOKEN=TOKEN)
+    result = Ec2Launcher(served.where, TOKEN.encode()).run(
+        upload("tells", 'echo "$PUNCH_NODE_DOOR" >&2')
+    )
+    name = result.scripts[0].stderr_tail.strip()
+    assert name.startswith("punch-door-")
+    upload("attack", f"touch {outside}/attacked")
+
+    def call() -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"\0{name}")
+            connection.sendall(EVENT)
+            return connection.recv(1000)
+
+    assert b"another user of this machine may not call" in as_nobody(call)
+    assert not (outside / "attacked").exists()
+
+
 def test_a_handler_without_a_token_says_so(handler: Callable[..., Handler]) -> None:
     served = handler()
     with pytest.raises(NodeLost, match="this handler has no token"):

@@ -65,7 +65,10 @@ def test_the_command_line(tmp_path: Path) -> None:
 def test_what_the_user_had_there_is_kept_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theirs = {"runtime/r_split": b"\x7fELF theirs", "aws/invoke-lambda.py": b"print('theirs')\n"}
+    theirs = {
+        "runtime/r_split": b"\x7fELF theirs, a hole punch",
+        "aws/invoke-lambda.py": b"print('theirs')\n",
+    }
     for name, content in theirs.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -88,3 +91,19 @@ def test_what_the_user_had_there_is_kept_and_named(
     assert (tmp_path / "pashlib.before-punch").read_bytes() == b"\x7fELF the old program"
     kept = {p.name for p in tmp_path.rglob("*.before-punch")}
     assert kept == {"r_split.before-punch", "invoke-lambda.py.before-punch", "pashlib.before-punch"}
+
+
+def test_what_the_user_made_of_ours_is_kept_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each time; the first that was kept is never lost."""
+    script = tmp_path / "runtime" / layout.WAIT_SCRIPT
+    layout.lay_out(tmp_path)
+    ours = script.read_text()
+    for change in ("mine\n", "and again\n"):
+        script.write_text(ours + change)
+        layout.lay_out(tmp_path)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert script.read_text() == ours
+    kept = [script.with_name(script.name + end) for end in (".before-punch", ".before-punch.2")]
+    assert [k.read_text() for k in kept] == [ours + "mine\n", ours + "and again\n"]
