@@ -19,14 +19,12 @@ from punchlib.errors import PunchError
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
 from punchlib.rendezvous import dynamodb
-from punchlib.rendezvous.machine_watcher import Announced, MachineWatcher, WatchService
+from punchlib.rendezvous.machine_service import StoreService, dispatch
+from punchlib.rendezvous.machine_store import MachineStore
 from punchlib.rendezvous.store import RendezvousStore, Slot
-from punchlib.rendezvous.watcher import Watcher, Watching
+from punchlib.rendezvous.watcher import Watching
 
-#: Seconds for which the machine's watcher tries an unreachable store; then each asks by itself.
-WATCH_PATIENCE = 5.0
-
-#: Leads to the machine's watcher, in the forks of the node engine; None elsewhere.
+#: Leads to the machine's store, in the forks of the node engine; None elsewhere.
 control: socket.socket | None = None
 _spare: Identity | None = None
 
@@ -59,8 +57,7 @@ def open_connector(
             lambda: dynamodb_client(config), table=config.table, patience=config.timeout
         )
         if control is not None:
-            watcher = MachineWatcher(Watcher(store), control, _way_to(config))
-            store = Announced(store, watcher)
+            store = watcher = MachineStore(store, control, _way_to(config))
     fallback = None
     if config.bucket and Route.S3 in config.routes:
         fallback = s3_route.S3Route(config, lambda: s3_client(config))
@@ -69,32 +66,35 @@ def open_connector(
     )
 
 
-def watch(control: socket.socket) -> None:
-    """Reads the rendezvous for the machine, until the last process that could ask has ended.
-
-    For a process of its own: the environment becomes that of whoever asked last.
-    """
-    import uvloop
-
-    async def run() -> None:
-        await WatchService(control, _watched_store).run()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+def serve_machine(control: socket.socket) -> None:
+    """Serves the machine's store until the last process that could ask has ended."""
+    dispatch(control, _serve_way)
 
 
 def _way_to(config: Config) -> dict[str, Any]:
+    """What tells one store, and the way to it, from another; equal for those who may share it."""
     from punchlib.aws.clients import surroundings
 
-    return {"table": config.table, "region": config.region, **surroundings()}
+    own = {"table": config.table, "region": config.region, "patience": config.timeout}
+    return {**own, **surroundings()}
 
 
-def _watched_store(way: dict[str, Any]) -> dynamodb.DynamoDbStore:
+def _serve_way(control: socket.socket, way: dict[str, Any]) -> None:
+    import uvloop
+
+    path = os.environ.get("PATH", os.defpath)  # for a profile's credential_process
     os.environ.clear()
-    os.environ.update(way["variables"])
+    os.environ.update(way["variables"], PATH=path)
     config = replace(Config.from_env(), region=way["region"])
-    client = dynamodb_client(config)
-    return dynamodb.DynamoDbStore(lambda: client, table=way["table"], patience=WATCH_PATIENCE)
+
+    async def run() -> None:
+        store = dynamodb.DynamoDbStore(
+            lambda: dynamodb_client(config), table=way["table"], patience=way["patience"]
+        )
+        await StoreService(control, store).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 def dynamodb_client(config: Config) -> Any:

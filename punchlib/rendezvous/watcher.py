@@ -55,7 +55,7 @@ class _Waiter:
 
 
 class Pace:
-    """How many reads may be made (a token bucket, which several watchers may share)."""
+    """How many reads may be made (a token bucket)."""
 
     def __init__(self, rate: float = RATE, burst: float = BURST) -> None:
         self._rate = rate
@@ -77,7 +77,7 @@ class Pace:
 
 
 class Watching(Protocol):
-    """What waits for records: `Watcher`, or `MachineWatcher` where there is an engine."""
+    """What waits for records: `Watcher`, or `MachineStore` where there is an engine."""
 
     @property
     def last_error(self) -> RendezvousError | None: ...
@@ -92,16 +92,15 @@ class Watcher:
 
     Args:
         store: where they are.
-        pace: shared by watchers that shall not read more than one of them may; None for its own.
 
     Attributes:
         last_error: the store's latest failure while somebody waited; None after a good read.
     """
 
-    def __init__(self, store: RendezvousStore, pace: Pace | None = None) -> None:
+    def __init__(self, store: RendezvousStore) -> None:
         self.last_error: RendezvousError | None = None
         self._store = store
-        self._pace = pace or Pace()
+        self._pace = Pace()
         self._waiters: set[_Waiter] = set()
         self._wake = asyncio.Event()
         self._read_took = 0.0

@@ -131,34 +131,22 @@ def _import_everything() -> Callable[[], None]:
         wiring.renew()
         if wiring.control is None or _hung_up(wiring.control):
             wiring.control = None
-            with contextlib.suppress(OSError):  # no room for it: each reads by itself
-                wiring.control = _start_watcher(wiring.watch)
+            with contextlib.suppress(OSError):  # no room for it: each does without
+                wiring.control = _start_store(wiring.serve_machine)
 
     renew()
     return renew
 
 
-def _start_watcher(watch: Callable[[socket.socket], None]) -> socket.socket:
-    """Forks the process that reads the rendezvous for all others; the way to it."""
+def _start_store(serve: Callable[[socket.socket], None]) -> socket.socket:
+    """Forks the process that talks to the rendezvous for all others; the way to it."""
+    from punchlib.rendezvous.machine_service import in_a_fork
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         if os.fork() == 0:
-            _run_watcher(watch, theirs.fileno())
+            in_a_fork(theirs, serve)
     return ours
-
-
-def _run_watcher(watch: Callable[[socket.socket], None], control: int) -> None:
-    """Never returns."""
-    try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Nothing of the engine may live on in it, above all not the socket that listens.
-        os.dup2(control, 3)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-        watch(socket.socket(fileno=3))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(0)
 
 
 def _hung_up(connection: socket.socket) -> bool:

@@ -254,7 +254,7 @@ def test_waiting_for_a_peer_wakes_nobody_up(pashlib: Path, served: dict[str, str
     process.communicate(timeout=30)
 
 
-def test_who_waits_meets_though_the_machines_watcher_dies(
+def test_who_waits_meets_though_the_machines_store_dies(
     pashlib: Path, served: dict[str, str]
 ) -> None:
     for fifo in ("a", "b"):
@@ -262,8 +262,8 @@ def test_who_waits_meets_though_the_machines_watcher_dies(
     receiver = waiting(pashlib, served, "recv*d*1*0*b")
     engine_pid = int(read(Path(f"/proc/{tool_of(pashlib)}/stat")).split()[3])
     forks = read(Path(f"/proc/{engine_pid}/task/{engine_pid}/children")).split()
-    watcher = min(int(fork) for fork in forks)
-    os.kill(watcher, signal.SIGKILL)
+    dispatcher = min(int(fork) for fork in forks)
+    os.kill(dispatcher, signal.SIGKILL)
     for key, fifo in (("d", "b"), ("e", "c")):  # the one that waited, and two that come later
         if key == "e":
             os.mkfifo(pashlib.parent / "c")

@@ -6,16 +6,20 @@ A new store needs one line in `STORES`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from punchlib import wiring
 from punchlib.config import Config
 from punchlib.rendezvous.dynamodb import DynamoDbStore
+from punchlib.rendezvous.machine_service import StoreService
+from punchlib.rendezvous.machine_store import MachineStore
 from punchlib.rendezvous.memory import MemoryStore
 from punchlib.rendezvous.store import Registered, RendezvousStore, Slot
 from tests.support.ministack import MiniStack
@@ -34,7 +38,26 @@ def dynamodb() -> RendezvousStore:
     return DynamoDbStore(lambda: wiring.dynamodb_client(config), table=config.table, patience=60)
 
 
-STORES: dict[str, Callable[[], RendezvousStore]] = {"memory": MemoryStore, "dynamodb": dynamodb}
+class OnAMachine(MachineStore):
+    """DynamoDB by way of the machine's store, and in no other way."""
+
+    def __init__(self) -> None:
+        self._engines, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._serving = asyncio.ensure_future(StoreService(theirs, dynamodb()).run())
+        nobody: Any = None
+        super().__init__(nobody, self._engines, {})
+
+    async def close(self) -> None:
+        await super().close()
+        self._engines.close()
+        await self._serving
+
+
+STORES: dict[str, Callable[[], RendezvousStore]] = {
+    "memory": MemoryStore,
+    "dynamodb": dynamodb,
+    "machine": OnAMachine,
+}
 
 
 @pytest.fixture(params=STORES)
@@ -46,7 +69,12 @@ def with_store(
         monkeypatch.setenv(name, value)
 
     async def main(body: Body) -> None:
-        await body(STORES[request.param]())
+        store = STORES[request.param]()
+        try:
+            await body(store)
+        finally:
+            if isinstance(store, OnAMachine):
+                await store.close()
 
     return lambda body: asyncio.run(main(body))
 
