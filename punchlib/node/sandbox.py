@@ -14,9 +14,12 @@ In new mount, process and IPC namespaces (and in a user namespace where we are n
   it has died before we could ask for that: then it is no longer PID.
 - SIGTERM and SIGINT are passed on as SIGTERM to all of them; SIGKILL ends all of them at once.
 
+- Tools that still run when CMD ends are taken out of PUNCH_STATE_DIR: those that are left there
+  were dead before (`state.dismiss`). Nobody else could tell, for we kill them.
+
 Exits with the command's status (128 + N after signal N), or with 125 and one line on stderr when
-the machine refuses the namespaces. Only the standard library, little of it, and no site: a
-script starts once in this.
+the machine refuses the namespaces. Little of the standard library, and no site: a script starts
+once in this.
 """
 
 # ruff: noqa: PTH100, PTH103, PTH110, PTH112, PTH120, PTH208, PTH211
@@ -140,10 +143,15 @@ class Lifeline:
         os._exit(REFUSED)
 
 
-def confine(view: View, body: Callable[[], int]) -> int:
+def confine(view: View, body: Callable[[], int], after: Callable[[], None] = lambda: None) -> int:
     """Runs `body` in a sandbox, in a process and session of its own.
 
     The caller must have no other threads: this forks. It should die with its own parent.
+
+    Args:
+        view: what is seen in it.
+        body: returns its status.
+        after: runs in the sandbox when `body` has ended, before what it left is killed.
 
     Returns:
         What `body` returned, 128 + N when it died by signal N, or REFUSED.
@@ -159,7 +167,7 @@ def confine(view: View, body: Callable[[], int]) -> int:
     init = os.fork()
     if init == 0:
         lifeline.hold()
-        _guard(lambda: _init(view, body))
+        _guard(lambda: _init(view, body, after))
 
     def forward(*_: object) -> None:
         os.kill(init, signal.SIGTERM)
@@ -175,7 +183,11 @@ def main(argv: list[str]) -> int:
     """The command line above."""
     view, cmd, parent = _parse(argv)
     die_with_parent(parent)
-    return confine(view, lambda: _exec(cmd))
+    # Imported here: in the sandbox it may be out of sight.
+    sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
+    from punchlib.runtime import state
+
+    return confine(view, lambda: _exec(cmd), lambda: state.dismiss(state.given()))
 
 
 def _parse(argv: list[str]) -> tuple[View, list[str], int | None]:
@@ -216,7 +228,7 @@ def unshare(namespaces: int) -> None:
                 file.write(text)
 
 
-def _init(view: View, body: Callable[[], int]) -> int:
+def _init(view: View, body: Callable[[], int], after: Callable[[], None]) -> int:
     """Process 1 of the namespace: mounts, starts the body, and reaps."""
     own_mounts()
     opened = [(p, os.open(p, os.O_PATH)) for p in view.keep if p.startswith("/tmp/")]
@@ -261,6 +273,7 @@ def _init(view: View, body: Callable[[], int]) -> int:
             # The shell dies of SIGTERM at once; an upload that heard it is still aborting itself.
             # Whoever sent it sends SIGKILL when that takes too long.
             if not ending:
+                after()
                 return code
 
 

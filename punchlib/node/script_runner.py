@@ -215,6 +215,8 @@ class ScriptRunner:
             chatter.start()
             stop = _wait(process.pid, watch, caller)
             code = _terminate(process) if stop else process.wait()
+            if not self._view:  # else the sandbox does it, which alone knows their names
+                state.dismiss(env["PUNCH_STATE_DIR"])
         finally:
             if process:
                 _kill_group(process.pid)

@@ -70,7 +70,7 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     try:
         paths = catalogue.paths(tool, argv)
         opened.append(posix.open(".", _O_PATH))
-        state.prepare()
+        state.begin(tool)
         scope = state.scope()
         opened.append(posix.open(scope.place, _O_PATH))
         opened.append(posix.open(scope.proc, _O_PATH))
@@ -98,6 +98,7 @@ def _by_engine(name: bytes, tool: str, argv: list[str]) -> int | None:
     if not answer:
         posix.write(2, f"{tool}: killed in the engine (out of memory?)\n".encode())
         return 137
+    state.end(tool, 0)  # how the tool has ended, it has said itself
     return answer[0]
 
 

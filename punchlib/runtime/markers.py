@@ -15,7 +15,7 @@ empty file; the sticky bit of the folder. And a folder that is gone, cannot be r
 written is a failure to its readers, for it may be what kept the fourth from being said.
 """
 
-# ruff: noqa: PTH101, PTH104, PTH108, PTH116, PTH208
+# ruff: noqa: PTH101, PTH104, PTH108, PTH110, PTH116, PTH208
 # (Paths are text here, as in `state`: some are /proc/self/fd/N.)
 
 from __future__ import annotations
@@ -161,18 +161,26 @@ def leave(folder: str, marker: Marker) -> bool:
     return True
 
 
-def failures(folders: Iterable[str]) -> list[Marker]:
-    """The markers of all these folders, oldest first; never raises, for not to know is to fail."""
+def failures(folders: Iterable[str], proc: str = "/proc") -> list[Marker]:
+    """The markers of all these folders, oldest first, and whose processes died without one.
+
+    Never raises, for not to know is to fail.
+
+    Args:
+        folders: the state folders.
+        proc: the /proc in which their processes have their names.
+    """
     found: list[tuple[str, Marker]] = []
     for folder in folders:
-        found += _read(folder)
+        found += _read(folder, proc)
     return [marker for _, marker in sorted(found, key=lambda pair: pair[0])]
 
 
 def of_our_script() -> list[Marker]:
-    """The markers of this process's own script, oldest first."""
+    """The failures of this process's own script, as `failures` has them."""
     try:
-        return failures(state.scope().folders)
+        scope = state.scope()
+        return failures(scope.folders, scope.proc)
     except OSError as error:
         return [Marker(NOBODY, f"the script that this belongs to cannot be found: {error}")]
 
@@ -191,26 +199,26 @@ def _written(folder: str, target: str, content: bytes) -> None:
 
 def _spared(folder: str, target: str, content: bytes) -> None:
     """Room that was kept: renamed first, or two would write into one."""
-    for number in range(state.SPARES):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{folder}/{state.SPARE}/{number}", target)
-            fd = os.open(target, os.O_WRONLY)
-            try:
-                os.write(fd, content[: state.SPARE_SIZE])
-            finally:
-                os.close(fd)
-            return
-    raise FileNotFoundError
+    if not state.take_spare(folder, target):
+        raise FileNotFoundError
+    fd = os.open(target, os.O_WRONLY)
+    try:
+        os.write(fd, content[: state.SPARE_SIZE])
+    finally:
+        os.close(fd)
 
 
 def _empty(_folder: str, target: str, _content: bytes) -> None:
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _read(folder: str) -> list[tuple[str, Marker]]:
+def _read(folder: str, proc: str) -> list[tuple[str, Marker]]:
+    """Markers, each with what puts it in order: nanoseconds, or what comes after all of them."""
     path = f"{folder}/{state.FAILURES}"
     try:
-        found = [(name, _decode(f"{path}/{name}")) for name in os.listdir(path)]
+        # First who died: one that lives now may leave a marker before we look for those.
+        found = [("7", _killed(entry)) for entry in _dead(folder, proc)]
+        found += [(name, _decode(f"{path}/{name}")) for name in os.listdir(path)]
         if os.stat(folder).st_mode & _STICKY:
             found.append(("8", Marker(NOBODY, f"a failure could not be written down in {folder}")))
         elif not os.access(folder, os.W_OK | os.X_OK):
@@ -219,6 +227,22 @@ def _read(folder: str) -> list[tuple[str, Marker]]:
         why = f"what failed cannot be read: {folder}: {error.strerror}"
         return [("9", Marker(NOBODY, why))]
     return found
+
+
+def _dead(folder: str, proc: str) -> list[str]:
+    """Who said that it runs, and is dead without having taken that back."""
+    return [
+        entry
+        for entry in state.entries(folder)
+        # Asked in this order: it may have taken it back and ended just now.
+        if not state.runs(entry, proc) and os.path.exists(f"{folder}/{state.RUNNING}/{entry}")
+    ]
+
+
+def _killed(entry: str) -> Marker:
+    process, _, component = entry.removeprefix(state.IN_ENGINE).partition(".")
+    why = f"it was killed, or ended without a word (pid {process.partition('-')[0]})"
+    return Marker(component, why, origin=state.node())
 
 
 def _decode(path: str) -> Marker:

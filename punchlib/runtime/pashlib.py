@@ -251,14 +251,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
-        state.prepare()
+        state.begin("pashlib")
         reserve_descriptors(len(connections))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run(connections, config))
+            code = runner.run(run(connections, config))
     except UsageError as exc:
         state.mark_failed("pashlib", exc.message)
         say(str(exc))
-        return exc.exit_code
+        code = exc.exit_code
+    state.end("pashlib", code)
+    return code
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 A dead stage looks like a clean end of file to everything downstream. So a component that fails
 leaves a marker here before it closes its FIFO, and whoever could commit a result looks here first.
+One that is killed can leave nothing. So each says here that it runs (`begin`) and takes that back
+(`end`): what has not been taken back by a process that is dead is a failure as well.
 
 Whoever runs the script names its folder by PUNCH_STATE_DIR. A script run by hand has one for each
 shell above a stage (`script_shell`), `/tmp/.punch-UID/PID-STARTTIME`: whichever of them sources the
@@ -19,6 +21,10 @@ import sys
 from punchlib.runtime import script_shell
 
 FAILURES = "failures"
+#: Who runs: empty files, `PID-STARTTIME.COMPONENT`, and behind `IN_ENGINE` forks of the engine,
+#: which have their name in the /proc of the engine.
+RUNNING = "running"
+IN_ENGINE = "engine-"
 PENDING = "pending"
 VERDICTS = "verdicts"
 SPARE = "spare"
@@ -101,12 +107,14 @@ class Scope:
 
 
 _kept: Scope | None = None
+#: Of this process: is it a fork of the engine, the files that say that it runs, has it failed?
+_in_engine, _entries, _failed = False, list[str](), False
 
 
 def adopt(scope: Scope) -> None:
     """Makes another process's scope ours: the engine works for its caller."""
-    global _kept
-    _kept = scope
+    global _kept, _in_engine
+    _kept, _in_engine = scope, True
 
 
 def scope() -> Scope:
@@ -141,17 +149,75 @@ def root() -> str:
     return f"/tmp/.punch-{posix.getuid()}"
 
 
-def prepare() -> None:
-    """Makes the state folders, and keeps room for markers in them. Every tool begins with this.
+def begin(component: str) -> None:
+    """Makes the state folders, with room for markers, and says there that we run.
+
+    Every tool begins with this, and ends with `end`; to begin twice is to begin once.
 
     Raises:
-        OSError: a folder cannot be made or is not ours alone; then nothing could be recorded.
+        OSError: a folder cannot be made or is not ours alone, or nothing can be said there; then
+            no failure could be recorded.
     """
-    if _kept is None and (folder := given()):
-        prepare_folder(folder)
+    if _entries:
         return
-    for folder in scope().folders:
-        prepare_folder(folder)
+    prefix = IN_ENGINE if _in_engine else ""
+    name = f"{prefix}{script_shell.Process('self').name}.{component}"
+    if _kept is None and (folder := given()):
+        _begin_in(folder, name)
+        return
+    ours = scope()
+    for folder in ours.folders:
+        _begin_in(folder, name)
+    for folder in ours.folders_beyond:
+        try:
+            _begin_in(folder, name)
+        except OSError:
+            continue  # no script of ours
+
+
+def end(component: str, status: int) -> None:
+    """Takes back that we run: we have ended well, or it is known that we have failed."""
+    if status not in (0, 141) and not _failed:
+        kind = STOPPED if status > 128 else OWN
+        mark_failed(component, f"it ended with status {status}", kind)
+    while _entries:
+        try:
+            posix.unlink(_entries.pop())
+        except OSError:
+            continue  # its script has ended, and the folder is gone
+
+
+def dismiss(folder: str) -> None:
+    """Takes back what those say who run now: their script has ended without them."""
+    try:
+        for name in entries(folder):
+            if runs(name):
+                posix.unlink(f"{folder}/{RUNNING}/{name}")
+    except OSError:
+        return  # then what is left is a failure
+
+
+def entries(folder: str) -> list[str]:
+    """The names of what says in this folder that somebody runs.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return posix.listdir(f"{folder}/{RUNNING}")
+
+
+def runs(entry: str, proc: str = "/proc") -> bool:
+    """Does the process live that has said so?
+
+    Args:
+        entry: one of `entries`.
+        proc: where those have their names that are no forks of the engine. Its forks are known
+            to each other only; to everybody else they live.
+    """
+    if entry.startswith(IN_ENGINE):
+        process = entry[len(IN_ENGINE) :].partition(".")[0]
+        return not _in_engine or script_shell.find(process) is not None
+    return script_shell.find(entry.partition(".")[0], proc) is not None
 
 
 def prepare_folder(folder: str) -> None:
@@ -169,7 +235,7 @@ def prepare_folder(folder: str) -> None:
         _mkdir(above)
     if _mkdir(folder) and above == root():
         _sweep(above, posix.stat(folder).st_mtime)
-    for name in (VERDICTS, PENDING, FAILURES, SPARE):
+    for name in (VERDICTS, PENDING, RUNNING, FAILURES, SPARE):
         _mkdir(f"{folder}/{name}")
     for name in (*map(str, range(SPARES)), COMPLETE):
         try:
@@ -190,8 +256,10 @@ def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") 
         kind: OWN, STOPPED or REPORTED.
         origin: of a reported one the node that said it first; all others are our own node's.
     """
+    global _failed
     from punchlib.runtime import markers
 
+    _failed = True
     if kind != REPORTED:
         origin = node()
     markers.leave_everywhere(markers.Marker(component, reason, kind, origin))
@@ -242,6 +310,30 @@ def _variable(name: str) -> str:
     if "os" in sys.modules:
         return str(sys.modules["os"].environ.get(name, ""))
     return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def _begin_in(folder: str, name: str) -> None:
+    prepare_folder(folder)
+    path = f"{folder}/{RUNNING}/{name}"
+    try:
+        _write(path, b"")
+    except FileExistsError:
+        return
+    except OSError:
+        if not take_spare(folder, path):
+            raise
+    _entries.append(path)
+
+
+def take_spare(folder: str, path: str) -> bool:
+    """Gives room that was kept another name; False when none is left."""
+    for number in range(SPARES):
+        try:
+            posix.rename(f"{folder}/{SPARE}/{number}", path)
+        except FileNotFoundError:
+            continue
+        return True
+    return False
 
 
 def _mkdir(path: str) -> bool:

@@ -43,8 +43,19 @@ def run(component: str, body: Callable[[], int]) -> int:
     """
     before = {number: _signal.signal(number, _terminate) for number in _ENDING}
     try:
+        status = _run(component, body)
+        state.end(component, status)
+        return status
+    finally:
+        # What comes now is too late for us: under the engine our caller's leaving is a SIGTERM.
+        for number, handler in before.items():
+            _signal.signal(number, handler)
+
+
+def _run(component: str, body: Callable[[], int]) -> int:
+    try:
         state.fill_descriptors()
-        state.prepare()
+        state.begin(component)
         return body()
     except BrokenPipeError:
         return READER_GONE
@@ -61,10 +72,6 @@ def run(component: str, body: Callable[[], int]) -> int:
     except BaseException as bug:
         state.mark_failed(component, repr(bug))
         raise
-    finally:
-        # What comes now is too late for us: under the engine our caller's leaving is a SIGTERM.
-        for number, handler in before.items():
-            _signal.signal(number, handler)
 
 
 def fail(component: str, message: str, status: int, kind: str = state.OWN) -> int:

@@ -102,7 +102,7 @@ async def _settle(scope: state.Scope, news: _News) -> None:
 
 def standing(scope: state.Scope) -> Standing:
     """How things are now with the stages of our script."""
-    if markers.failures(scope.folders):
+    if markers.failures(scope.folders, scope.proc):
         return Standing.SETTLED
     shell = judge(scope, scope.awaited)
     if scope.orphans:

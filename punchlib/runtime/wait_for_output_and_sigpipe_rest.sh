@@ -32,7 +32,7 @@ __punch_before=$-:$SHELLOPTS:$BASHOPTS:
 \builtin shopt -u expand_aliases failglob nullglob nocasematch nocaseglob extdebug
 
 # Sets __punch_id to `PID-STARTTIME` of a process (or `self`), since pids come again, to "" when it
-# is not there; and __punch_parent. /proc may be that of an outer namespace: there its pid is another one.
+# is not there or dead; and __punch_parent. /proc may be that of an outer namespace: there its pid is another one.
 __punch_identify() {
     builtin local __punch_n=1 __punch_m
     builtin local -a __punch_stat
@@ -49,6 +49,8 @@ __punch_identify() {
         __punch_parent=${__punch_stat[__punch_n + 2]}
         # The start time is the 22nd.
         __punch_id=${__punch_stat[0]}-${__punch_stat[__punch_n + 20]}
+        # A zombie, or PF_EXITING.
+        if [[ ${__punch_stat[__punch_n + 1]} == [ZXx] ]] || ((__punch_stat[__punch_n + 7] & 4)); then __punch_id=''; fi
     fi
 }
 
@@ -98,7 +100,7 @@ __punch_folders() {
                 builtin command -p mkdir -m 700 -p -- "$__punch_root"
             fi
             builtin command -p mkdir -m 700 -p -- "$__punch_dir" "$__punch_dir/spare" \
-                "$__punch_dir/verdicts" "$__punch_dir/pending" "$__punch_dir/failures"
+                "$__punch_dir/verdicts" "$__punch_dir/pending" "$__punch_dir/running" "$__punch_dir/failures"
         fi
         if [[ ! -O $__punch_dir || ! -w $__punch_dir/failures || -L $__punch_root ]] ||
             [[ $__punch_dir == "$__punch_own" && ! -O $__punch_root ]]; then
@@ -309,6 +311,7 @@ __punch_wait() {
             __punch_there "$__punch_timer"
             if [[ -z $__punch_there ]]; then
                 __punch_stop_timer
+                __punch_find_killed
                 if [[ -n $__punch_failing ]]; then
                     __punch_sweep
                     __punch_kill "$__punch_sig"
@@ -355,6 +358,26 @@ __punch_markers() {
     done
 }
 
+# Finds our components that are dead, and neither were stages nor said how they ended: nobody else
+# sees those in `<( … )`, nor their neighbours, which wait for a FIFO that they have not opened.
+__punch_find_killed() {
+    builtin local __punch_entry __punch_who __punch_pid
+    for __punch_dir in "${__punch_dirs[@]}"; do
+        for __punch_entry in "$__punch_dir"/running/[0123456789]*; do
+            __punch_who=${__punch_entry##*/}
+            __punch_pid=${__punch_who%%-*}
+            __punch_identify "$__punch_pid"
+            # Asked in this order: it may have ended well just now.
+            if [[ $__punch_id != "${__punch_who%%.*}" && -e $__punch_entry ]] &&
+                [[ -z ${__punch_killed[__punch_pid]:-} ]] &&
+                [[ -n $__punch_outer || -z ${__punch_stage[__punch_pid]:-} ]]; then
+                __punch_killed[__punch_pid]=1
+                __punch_fail "a component failed: ${__punch_who#*.} (pid $__punch_pid): it was killed, or ended without a word"
+            fi
+        done
+    done
+}
+
 # Ends what began in two steps: completes pending uploads, or aborts them.
 __punch_settle() {
     builtin local __punch_verb=complete __punch_upload __punch_tool=./punch-commit
@@ -362,6 +385,7 @@ __punch_settle() {
     if [[ -d $__punch_own && ${__punch_dirs[0]} != "$__punch_own" && -z ${__punch_dirs[1]:-} ]]; then
         __punch_dirs+=("$__punch_own")
     fi
+    __punch_find_killed
     for __punch_dir in "${__punch_dirs[@]}"; do __punch_markers "$__punch_dir"; done
     if ((__punch_status)); then __punch_verb=abort; fi
     for __punch_dir in "${__punch_dirs[@]}"; do
@@ -458,7 +482,7 @@ __punch_restore() {
     builtin unset -f __punch_identify __punch_translate __punch_folders __punch_say __punch_fail \
         __punch_arguments __punch_commands __punch_one_is_harmless __punch_ended __punch_mark \
         __punch_kill __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
-        __punch_settle __punch_main __punch_restore
+        __punch_find_killed __punch_settle __punch_main __punch_restore
     if [[ $__punch_saved == *:posix:* ]]; then builtin set -o posix; fi
     for __punch_option in a b f k u v x C E H T e; do
         if [[ ${__punch_saved%%:*} == *$__punch_option* ]]; then builtin set "-$__punch_option"; fi

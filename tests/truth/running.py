@@ -115,7 +115,7 @@ class Run:
             pipes.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))
             stack.callback(os.close, pipes[-1])
         if self.case.disk != "ok" and self.case.by_hand:
-            mount_disk(self.disk, ",nr_inodes=12" if self.case.disk == "no-inodes" else "")
+            mount_disk(self.disk, ",nr_inodes=16" if self.case.disk == "no-inodes" else "")
             stack.callback(unmount_disk, self.disk)
         elif self.case.disk != "ok":
             stack.enter_context(self.world.small_lock)

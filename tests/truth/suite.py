@@ -13,7 +13,6 @@ from typing import Any
 
 from tests.truth import case as cases
 from tests.truth.case import Case, draw, simpler
-from tests.truth.open import is_open
 from tests.truth.running import BEFORE, Run, read_object
 from tests.truth.verdict import GOOD, Outcome
 from tests.truth.world import World
@@ -55,14 +54,12 @@ class Report:
     Attributes:
         outcomes: of all cases, as they ended.
         bad: those that failed, with the simplest case that fails alike.
-        open: those that failed and are of a kind that is known to.
         changed: keys of refused cases whose object has changed since.
         seconds: of the draw itself.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     bad: list[tuple[Outcome, Case | None]] = field(default_factory=list)
-    open: list[Outcome] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -98,12 +95,8 @@ def run_all(world: World, drawn: Sequence[Case], *, progress: bool = False) -> R
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         report.seconds = time.monotonic() - began
-        report.changed = [
-            o.key for o in report.outcomes if not is_open(o.case) and _changed(world, o)
-        ]
-        failed = [o for o in report.outcomes if not o.good]
-        report.open = [o for o in failed if is_open(o.case)]
-        bad = [o for o in failed if not is_open(o.case)]
+        report.changed = [o.key for o in report.outcomes if _changed(world, o)]
+        bad = [o for o in report.outcomes if not o.good]
         chosen = _different(bad)
         until = time.monotonic() + SIMPLIFYING
         simpler_ones = pool.map(lambda o: simplify(world, o, until), chosen)
@@ -196,8 +189,6 @@ def text(report: Report) -> str:
     lines = [table(report.outcomes)]
     rate = len(report.outcomes) / max(report.seconds, 0.001)
     lines.append(f"{report.seconds:.0f} s, {rate:.1f} cases a second")
-    kinds = Counter(o.verdict for o in report.open)
-    lines += [f"of a kind that is known to fail: {n} {verdict}" for verdict, n in kinds.items()]
     lines += [f"completed after all had ended: {key}" for key in report.changed]
     lines += [f"not covered: {what}" for what in report.uncovered]
     for outcome, simple in report.bad:

@@ -167,6 +167,23 @@ def test_nothing_of_a_script_outlives_it(place: Place, cloud: LocalCloud) -> Non
 
 
 @pytest.mark.parametrize("place", ["lambda", "ec2"])
+def test_a_tool_that_was_killed_and_one_that_still_runs(place: Place, cloud: LocalCloud) -> None:
+    """Neither has left a word; a script without a wait script does not see how the first ended."""
+    starts = (
+        'mkfifo "$TMPDIR/in"; exec 8<>"$TMPDIR/in"\n'
+        'true > >( exec runtime/r_unwrap <"$TMPDIR/in" )\n'
+        'until tool=$(cd "$PUNCH_STATE_DIR/running" && ls -d *.r_unwrap); do sleep 0.05; done\n'
+    )
+    upload("leaves", starts)
+    wait_for_it = 'while kill -0 "${tool%%-*}"; do sleep 0.05; done 2>/dev/null'
+    upload("kills", f'{starts}kill -9 "${{tool%%-*}}"; {wait_for_it}; exit 0')
+    assert cloud.launchers[place].run(Event((Task("leaves", "f"),), "J")).ok
+    killed = cloud.launchers[place].run(Event((Task("kills", "f"),), "J")).scripts[0]
+    assert (killed.returncode, killed.ok) == (0, False)
+    assert [f.component for f in killed.failures] == ["r_unwrap"]
+
+
+@pytest.mark.parametrize("place", ["lambda", "ec2"])
 def test_a_run_that_was_given_up(place: Place, cloud: LocalCloud) -> None:
     """The script has gone from S3: the node stops by itself."""
     upload("endless", "sleep 600")

@@ -109,7 +109,7 @@ def told(code: str, **env: str) -> str:
 FULL = """
 mount -t tmpfs -o {options} none "$1" && cd "$1"
 export PUNCH_STATE_DIR=$1/state
-{python} -c 'from punchlib.runtime import state; state.prepare()' || exit 3
+{python} -c 'from punchlib.runtime import state; state.prepare_folder(state.given())' || exit 3
 {fill}
 for i in 1 2 3 4 5 6 7 8; do
     {python} -c 'from punchlib.runtime import state; state.mark_failed("x", "reason number '$i'")'

@@ -24,7 +24,7 @@ from punchlib.stopping import doing
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "state"))
-    state.prepare()
+    state.prepare_folder(state.given())
 
 
 def test_nobody_can_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_the_first_cause_travels_unchanged_however_long_the_chain(
         assert said == Cause("s3-get.py: there is no object in/1", "reader")
         monkeypatch.setenv("PUNCH_NODE", f"node {node}")
         monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / str(node)))
-        state.prepare()
+        state.prepare_folder(state.given())
         with pytest.raises(StreamBroken), marked(Spec(f"k{node}", "1", "0", sending=False)):
             Incoming().hear(FrameType.ERROR, encode_cause(said))
 

@@ -25,7 +25,7 @@ MARK = (
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state"
     monkeypatch.setenv("PUNCH_STATE_DIR", str(folder))
-    state.prepare()
+    state.prepare_folder(state.given())
     return folder
 
 
@@ -119,3 +119,74 @@ def test_scripts_of_an_orphaned_driver_do_not_meet(
     assert len(set(folders)) == len(folders) == 4
     # The failures of scripts and programs are not the driver's own.
     assert len(markers.failures(folders[3:])) == 1
+
+
+#: Says that it runs, and dies by that signal, exits, or ends as tools do.
+BEGINS = (
+    "import os; from punchlib.runtime import state; state.begin('tee');"
+    " state.entries(os.environ['PUNCH_STATE_DIR']) or os._exit(9); {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("os.kill(os.getpid(), 9)", ["it was killed, or ended without a word"]),
+        ("os._exit(0)", ["it was killed, or ended without a word"]),
+        ("state.end('tee', 0)", []),
+        ("state.end('tee', 141)", []),
+        ("state.end('tee', 3)", ["it ended with status 3"]),
+        ("state.mark_failed('tee', 'why'); state.end('tee', 3)", ["why"]),
+        ("state.begin('tee'); state.end('tee', 0)", []),
+    ],
+)
+def test_who_has_begun_must_end(folder: Path, end: str, found: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", BEGINS.format(end)], check=False)
+    assert done.returncode in (0, -9)
+    markers_left = markers.of_our_script()
+    assert [m.component for m in markers_left] == ["tee"] * len(found)
+    assert [m.reason.partition(" (pid")[0] for m in markers_left] == found
+
+
+def test_who_still_runs_is_dismissed_and_the_dead_are_not(folder: Path) -> None:
+    subprocess.run([sys.executable, "-c", BEGINS.format("os._exit(0)")], check=True)
+    lives = [sys.executable, "-c", BEGINS.format("print(flush=True); input()")]
+    with subprocess.Popen(lives, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert len(state.entries(str(folder))) == 2
+        assert len(markers.of_our_script()) == 1
+        state.dismiss(str(folder))
+        assert len(state.entries(str(folder))) == 1
+        process.communicate(b"\n")
+    assert len(markers.of_our_script()) == 1
+
+
+def test_forks_of_the_engine_know_each_other_and_nobody_else_does(folder: Path) -> None:
+    """Their names are those of another /proc: to others they neither live nor are dead."""
+    fork = f"state.adopt(state.Scope({str(folder)!r}, False, state.script_shell.lineage()));"
+    begins = BEGINS.replace("state.begin", fork + " state.begin").format("os._exit(0)")
+    subprocess.run([sys.executable, "-c", begins], check=True)
+    assert state.entries(str(folder))[0].startswith(state.IN_ENGINE)
+    assert markers.of_our_script() == []
+    looks = f"from punchlib.runtime import markers, state; {fork} print(markers.of_our_script())"
+    seen = subprocess.run([sys.executable, "-c", looks], check=True, capture_output=True).stdout
+    assert b"it was killed" in seen
+
+
+def test_on_a_full_disk_who_begins_takes_room_that_was_kept(tmp_path: Path) -> None:
+    code = BEGINS.format("print(*state.entries(os.environ['PUNCH_STATE_DIR']))")
+    # 1 for the root, 1 + 5 for the folder, 5 for what is kept: none is left.
+    script = (
+        'mount -t tmpfs -o nr_inodes=12 none "$1" && export PUNCH_STATE_DIR="$1/state" || exit 3\n'
+        f'for i in 1 2 3 4 5; do {sys.executable} -c "$2"; done\n'
+    )
+    done = subprocess.run(
+        ["unshare", "-Urm", "bash", "-c", script, "bash", str(tmp_path), code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Who finds none left does not begin.
+    assert done.stdout.count(".tee") == 1 + 2 + 3 + 4, done.stderr
+    assert done.stderr.count("No space left on device") == 1
