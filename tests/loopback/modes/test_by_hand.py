@@ -137,3 +137,21 @@ def test_a_sender_that_outlives_its_script(nodes: Nodes, ministack: MiniStack, a
     assert objects(ministack, nodes.env["AWS_BUCKET"]) == {}, ended
     assert all(code for code, _ in ended.values()), ended
     assert "its script has ended" in ended["worker"][1]
+
+
+def test_a_send_that_fails_can_cut_its_sibling(nodes: Nodes, ministack: MiniStack) -> None:
+    """So its failure counts for both: it closes its FIFO, `tee` dies of SIGPIPE, which is harmless
+    to the wait script, and the other stream ends early."""
+    other = uuid.uuid4().hex
+    sends = f"{nodes.pashlib} send*{nodes.key}*0*1*out send*{other}*0*1*out2"
+    stage = "yes | head -c 30000000 | tee out2 >out"
+    dies = f"{nodes.pashlib} recv*{other}*1*0*in & exec <in; head -c 9 >&2; kill -9 $!\n"
+    ended = nodes.run(
+        worker=nodes.script("mkfifo out out2\n", [stage, sends]),
+        merger=nodes.merger(),
+        dies=f"mkfifo in\n{dies}",
+    )
+    assert objects(ministack, nodes.env["AWS_BUCKET"]) == {}, ended
+    assert ended["worker"][0] and ended["merger"][0], ended
+    # The second stage is pashlib: tee did well, as far as bash is concerned.
+    assert "stage 1 of 2" not in ended["worker"][1]

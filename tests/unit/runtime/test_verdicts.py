@@ -48,6 +48,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     folder = tmp_path / "state"
     state.prepare_folder(str(folder))
     monkeypatch.setattr(state, "_kept", None)
+    monkeypatch.setattr(state, "_in_engine", False)
     script = Script(folder)
     yield script
     for process in script.processes:
