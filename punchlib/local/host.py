@@ -155,13 +155,19 @@ def serve(requests: socket.socket) -> None:
 
 def _import_everything() -> None:
     """The forks share it. Not awslambdaric: its native part reads AWS_LAMBDA_RUNTIME_API, which
-    differs, when it is loaded; and it is small."""
+    differs, when it is loaded; and it is small, but for its JSON."""
     from punchlib.aws import clients
+    from punchlib.config import Config
 
     clients.keep()
+    import simplejson  # noqa: F401
+
     import punchlib.node.ec2_handler
     import punchlib.node.lambda_handler  # noqa: F401
 
+    # Each worker fetches its script.
+    s3 = clients.client("s3", Config.from_env())
+    clients.rehearse(s3, "get_object", Bucket="bucket", Key="key")
     gc.collect()
     gc.freeze()  # what is shared stays shared
 
