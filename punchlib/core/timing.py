@@ -30,7 +30,7 @@ class Timing:
             comes behind all the payload that is still on the way to a slow reader.
         goodbye: the same for an end that was stopped: whoever stopped it does not wait for long.
         object_look_least, object_look_most: between two looks for an object of the S3 route, from
-            the first to the last, growing while nothing comes.
+            the first to the last of a minute without news; from then on ever longer.
         object_retry: for so long a failing S3 is tried again, on top of what boto3 does itself.
         object_withdrawal: the most that taking back unread objects may take.
     """

@@ -160,7 +160,7 @@ def _import_everything() -> None:
     from punchlib.config import Config
 
     clients.keep()
-    import simplejson  # noqa: F401
+    import simplejson  # type: ignore[import-untyped]  # noqa: F401
 
     import punchlib.node.ec2_handler
     import punchlib.node.lambda_handler  # noqa: F401

@@ -37,6 +37,7 @@ from punchlib.core.sealing import Sealer
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError, StorageError, StreamBroken
 from punchlib.net.channel import Buffer, Frame, SocketChannel
+from punchlib.rendezvous.watcher import pause_after
 
 #: Where the objects lie; `punch run` sweeps what a killed node leaves under its job.
 PREFIX = "punch-streams/"
@@ -47,6 +48,28 @@ WINDOW = 4
 THREADS = 16
 
 T = TypeVar("T")
+
+
+class Looks:
+    """The pauses between looks into the bucket: ever longer, the longer nothing new has come.
+
+    What comes after minutes is noticed some hundredth of them later, and what comes soon at once.
+    """
+
+    def __init__(self, timing: Timing, now: float) -> None:
+        self._timing = timing
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """Something has come: more may follow soon."""
+        self._since, self._pause = now, self._timing.object_look_least
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next look."""
+        pause = self._pause
+        longest = max(self._timing.object_look_most, pause_after(now - self._since))
+        self._pause = min(pause * 1.5, longest)
+        return pause
 
 
 class S3Route:
@@ -139,6 +162,7 @@ class S3Channel:
         self.description = f"s3://{route.bucket}/{self._prefix}"
         self._waiting_since: float | None = None
         self._sent_at = self._loop.time()
+        self._looks = Looks(self._timing, self._sent_at)
         self._outgoing = bytearray()
         self._room = asyncio.Event()
         self._room.set()
@@ -180,7 +204,10 @@ class S3Channel:
     async def receive_header(self) -> FrameHeader:
         while not self._incoming:
             await self.wait_for_peer()
-        return decode_header(await self.read_exactly(HEADER_SIZE))
+        header = decode_header(await self.read_exactly(HEADER_SIZE))
+        if header.type is not FrameType.PING:  # which says that it lives, and that nothing is new
+            self._looks.begin(self._loop.time())
+        return header
 
     def has_more(self) -> bool:
         return bool(self._incoming)
@@ -199,14 +226,12 @@ class S3Channel:
     async def wait_for_peer(self) -> None:
         """Waits for the peer's next object and takes it out of the bucket."""
         name = f"{self._in}{self._read:012d}"
-        pause = self._timing.object_look_least
         self._waiting_since = self._loop.time()
         try:
             while (answer := await self._route.call("get_object", Key=name)) is None:
                 if self._trouble is not None:
                     raise self._trouble
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, self._timing.object_look_most)
+                await asyncio.sleep(self._looks.pause(self._loop.time()))
         finally:
             self._waiting_since = None
         body: bytes = answer["Body"]
@@ -266,10 +291,9 @@ class S3Channel:
 
     async def _wait_until_taken(self, number: int) -> None:
         name = f"{self._out}{number:012d}"
-        pause = self._timing.object_look_least
+        looks = Looks(self._timing, self._loop.time())
         while number >= 0 and await self._route.call("head_object", Key=name) is not None:
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, self._timing.object_look_most)
+            await asyncio.sleep(looks.pause(self._loop.time()))
 
     def _delete(self, name: str) -> None:
         task = self._loop.create_task(self._route.call("delete_object", Key=name))
