@@ -70,6 +70,16 @@ lint: $(STAMP) ## ruff, mypy, the arrows of docs/architecture.md, the templates
 diagrams: $(STAMP) ## draw docs/diagrams from the tables of transitions
 	$(BIN)/python -m tests.support.diagrams
 
+CHECKOV := .build/checkov/bin/checkov
+
+$(CHECKOV):
+	$(PYTHON) -m venv .build/checkov
+	.build/checkov/bin/pip install --quiet --disable-pip-version-check checkov
+
+.PHONY: checkov
+checkov: $(CHECKOV) ## checkov on the templates, which explain each exception (first a minute's install)
+	$(CHECKOV) --quiet --compact --skip-download --framework cloudformation --directory punchlib/aws/templates
+
 # --- the stream -----------------------------------------------------------------------------
 
 .PHONY: bench-stream

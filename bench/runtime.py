@@ -39,7 +39,7 @@ def main() -> None:
     figures: dict[str, object] = {"v": 1}
     with tempfile.TemporaryDirectory(prefix="bench-runtime-") as name:
         folder = Path(name)
-        lay_out(folder, sys.executable)
+        lay_out(folder)
         os.environ["PUNCH_STATE_DIR"] = str(folder / "state")
         os.chdir(folder)
         figures["start"] = bench_start(4 * options.rounds)

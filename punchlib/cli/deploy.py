@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,6 +63,15 @@ def deploy(
     no_smoke_test: Annotated[
         bool, typer.Option("--no-smoke-test", help="Do not run the example job in the end.")
     ] = False,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Only a layer for zip functions: write and publish it.")
+    ] = False,
+    layer_python: Annotated[
+        str, typer.Option(metavar="VERSION", help="The zip function's Python, from 3.12 on.")
+    ] = "3.12",
+    layer_architecture: Annotated[
+        str, typer.Option(metavar="NAME", help="Its processor: x86_64 or arm64 (this machine's).")
+    ] = "",
     yes: Yes = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     registry: Annotated[str | None, typer.Option(hidden=True, help="For emulations.")] = None,
@@ -75,6 +85,10 @@ def deploy(
     from punchlib.aws.stacks import Stack
 
     config = in_region(region)
+    if layer:
+        with interruptible():
+            _layer(stack, layer_python, layer_architecture, desk(yes), config, json=json)
+        return
     wish = deployment.Wish(
         image=image,
         bucket=bucket,
@@ -99,6 +113,41 @@ def deploy(
         return
     for name, value in env.items():
         sys.stdout.write(f"export {name}={value}\n")
+
+
+def _layer(
+    name: str, python: str, architecture: str, desk: Desk, config: Config, *, json: bool
+) -> None:
+    from punchlib.aws import layers
+    from punchlib.runtime import layer
+
+    architecture = architecture or layer.this_architecture()
+    file = Path(f"punch-layer-python{python}-{architecture}.zip")
+    made = layer.make(file, python, architecture)
+    desk.say(
+        f"{file}: {made.zipped / 1e6:.1f} MB of {layer.MOST_ZIPPED / 1e6:.0f},"
+        f" {made.unzipped / 1e6:.0f} MB unzipped of {layer.MOST_UNZIPPED / 1e6:.0f}"
+    )
+    if not made.compiled:
+        desk.say(
+            f"there is no python{python} here to compile it: a fresh worker takes seconds longer"
+            " for its imports"
+        )
+    arn = layers.published(name, content := file.read_bytes(), config)
+    if arn is None:
+        if not desk.ask([f"publish it in {config.region} as a new version of the layer {name}"]):
+            output.console.print(f"not published: {file} is here", markup=False)
+            return
+        arn = layers.publish(name, content, python, architecture, config)
+    if json:
+        facts = made._asdict() | {"file": str(file)}
+        output.data({"v": 1, "layer": arn, "handler": layer.HANDLER, **facts})
+        return
+    desk.say("your function takes it by:")
+    sys.stdout.write(
+        f"aws lambda update-function-configuration --function-name {config.function}"
+        f" --runtime python{python} --layers {arn} --handler {layer.HANDLER}\n"
+    )
 
 
 def _smoke_test(config: Config, function: str) -> None:

@@ -14,12 +14,13 @@ packages by themselves, and hand over to the right interpreter when they are in 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
 from punchlib.errors import PunchError, UsageError
 from punchlib.runtime.catalogue import AWS, TOOLS
@@ -40,7 +41,33 @@ _SEAL = "# laid out by punchlib, sha256 "
 _SH_EXEC = "#!/bin/sh\n'''exec' {python} {flags} \"$0\" \"$@\"\n' '''\n"
 
 
-def lay_out(target: Path, python: str = sys.executable) -> None:
+class Installation(NamedTuple):
+    """A Python that has punchlib, here or on the machine that the files are for.
+
+    Attributes:
+        python: absolute path of the interpreter.
+        version: its major and minor number.
+        packages: the folders that hold punchlib, first, and its dependencies.
+    """
+
+    python: str
+    version: tuple[int, int]
+    packages: tuple[str, ...]
+
+
+def here(python: str = sys.executable) -> Installation:
+    """This one.
+
+    Args:
+        python: another name of this interpreter.
+
+    Raises:
+        UsageError: it lacks punchlib's dependencies.
+    """
+    return Installation(python, sys.version_info[:2], _package_paths())
+
+
+def lay_out(target: Path, at: Installation | None = None) -> None:
     """Makes `target/runtime/` and `target/aws/`, replacing what is there.
 
     A file that is not ours, or that somebody has changed since, is kept beside its successor, as
@@ -48,59 +75,63 @@ def lay_out(target: Path, python: str = sys.executable) -> None:
 
     Args:
         target: the folder in which scripts run (`/var/task`, `$PASH_TOP`).
-        python: absolute path of the interpreter that has punchlib's dependencies.
+        at: what runs the tools; None: this Python.
     """
+    at = at or here()
     runtime, aws = target / "runtime", target / "aws"
     for folder in (runtime / "lib", aws):
         folder.mkdir(parents=True, exist_ok=True)
     for name, tool in TOOLS.items():
         if not tool.served:
-            _write(target / tool.folder / name, _stream_launcher(tool.module, python))
+            _write(target / tool.folder / name, _stream_launcher(tool.module, at))
         elif tool.folder == AWS:
-            _write(target / tool.folder / name, _s3_launcher(name, python))
+            _write(target / tool.folder / name, _s3_launcher(name, at))
     # Sourced, but people also look at its mode.
     _write(runtime / WAIT_SCRIPT, (_HERE / WAIT_SCRIPT).read_text(encoding="utf-8"))
-    _write(runtime / "punch-commit", _s3_launcher("punch-commit", python))
-    write_pashlib(runtime / "pashlib", python)
+    _write(runtime / "punch-commit", _s3_launcher("punch-commit", at))
+    write_pashlib(runtime / "pashlib", at)
 
 
-def lay_out_bin(target: Path, python: str = sys.executable) -> None:
-    """Makes `python3` and `python3.9` in `target`, which run `python`: put it on PATH."""
+def lay_out_bin(
+    target: Path, python: str = sys.executable, names: Iterable[str] = ("python3", "python3.9")
+) -> None:
+    """Makes `names` in `target`, which run `python`: put it on PATH."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("python3", "python3.9"):
+    for name in names:
         _write(target / name, f'#!/bin/sh\n# punchlib\nexec {quote(python)} "$@"\n')
 
 
-def write_pashlib(path: Path, python: str = sys.executable) -> None:
+def write_pashlib(path: Path, at: Installation | None = None) -> None:
     """Writes the launcher of `pashlib`, for `/opt/pashlib` and `runtime/pashlib`."""
-    _write(path, _shebang(python, "-IS") + _call_thin("pashlib"))
+    at = at or here()
+    _write(path, _shebang(at.python, "-IS") + _call_thin("pashlib", at))
 
 
-def _stream_launcher(module: str, python: str) -> str:
+def _stream_launcher(module: str, at: Installation) -> str:
     # In front: the stream tools import little but punchlib, and what they take from the standard
     # library is mostly frozen into the interpreter.
-    return _shebang(python, "-IS") + (
+    return _shebang(at.python, "-IS") + (
         "import sys\n"
-        f"sys.path.insert(0, {str(_ROOT)!r})\n"
+        f"sys.path.insert(0, {at.packages[0]!r})\n"
         f"from punchlib.runtime.{module} import main\n"
         "sys.exit(main())\n"
     )
 
 
-def _s3_launcher(tool: str, python: str) -> str:
-    version = sys.version_info[:2]
+def _s3_launcher(tool: str, at: Installation) -> str:
+    python = at.python
     # `python3.9 aws/x.py` may be a real Python 3.9, which cannot load our packages.
     handover = (
         "import os, sys\n"
-        f"if sys.version_info[:2] != {version!r}:\n"
+        f"if sys.version_info[:2] != {at.version!r}:\n"
         f"    os.execv({python!r}, [{python!r}, '-IS', os.path.abspath(__file__), *sys.argv[1:]])\n"
     )
-    return _shebang(python, "-IS") + handover + _call_thin(tool)
+    return _shebang(python, "-IS") + handover + _call_thin(tool, at)
 
 
-def _call_thin(tool: str) -> str:
+def _call_thin(tool: str, at: Installation) -> str:
     """For tools that need boto3 and its kin: by the engine, or here without `site` (20 ms)."""
-    inserted = ", ".join(repr(str(p)) for p in _package_paths())
+    inserted = ", ".join(map(repr, at.packages))
     return (
         "import sys\n"
         f"sys.path[:0] = [{inserted}]\n"
@@ -109,7 +140,7 @@ def _call_thin(tool: str) -> str:
     )
 
 
-def _package_paths() -> list[Path]:
+def _package_paths() -> tuple[str, ...]:
     """Where punchlib and its dependencies live; the same folder once it is installed."""
     spec = find_spec("boto3")
     if spec is None or spec.origin is None:
@@ -118,7 +149,7 @@ def _package_paths() -> list[Path]:
             next_step="install punchlib with pip into the Python that lays out the tools",
         )
     packages = Path(spec.origin).resolve().parent.parent
-    return [_ROOT] if packages == _ROOT else [_ROOT, packages]
+    return (str(_ROOT),) if packages == _ROOT else (str(_ROOT), str(packages))
 
 
 def _shebang(python: str, flags: str) -> str:

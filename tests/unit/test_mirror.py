@@ -20,6 +20,7 @@ ELSEWHERE = {
     "aws/destroy.py": "loopback/aws/test_stacks.py",
     "aws/errors.py": "loopback/runtime/test_s3_tools.py",
     "aws/images.py": "e2e/test_push.py",
+    "aws/layers.py": "loopback/runtime/test_layer.py",
     "cli/deploy.py": "loopback/aws/test_stacks.py",
     "cli/destroy.py": "loopback/aws/test_stacks.py",
     "cli/ec2_handler.py": "loopback/node/test_handlers.py",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +45,8 @@ class Nodes:
     def __init__(self, folder: Path, world: World, env: dict[str, str]) -> None:
         self.env = env
         self.folder = folder
-        lay_out(folder, sys.executable)
-        lay_out_bin(folder / "bin", sys.executable)
+        lay_out(folder)
+        lay_out_bin(folder / "bin")
         self.pashlib = world.pashlib
         self.key = uuid.uuid4().hex
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,8 +24,8 @@ Bash = Callable[..., "subprocess.CompletedProcess[bytes]"]
 def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that holds runtime/ and aws/; its bin/ has python3.9."""
     folder = tmp_path_factory.mktemp("top")
-    lay_out(folder, sys.executable)
-    lay_out_bin(folder / "bin", sys.executable)
+    lay_out(folder)
+    lay_out_bin(folder / "bin")
     return folder
 
 

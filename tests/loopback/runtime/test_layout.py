@@ -34,7 +34,7 @@ def test_any_interpreter_path_works(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     python = tmp_path / folder / "python3"
     python.symlink_to(sys.executable)
-    layout.lay_out(tmp_path, str(python))
+    layout.lay_out(tmp_path, layout.here(str(python)))
     layout.lay_out_bin(tmp_path / "bin", str(python))
     for command in (["runtime/r_unwrap"], [f"{tmp_path}/bin/python3.9", "-c", "pass"]):
         done = subprocess.run(command, cwd=tmp_path, input=b"", capture_output=True, timeout=20)
@@ -48,7 +48,7 @@ def test_any_interpreter_path_works(tmp_path: Path, folder: str) -> None:
 
 def test_a_path_that_no_shebang_can_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="quote"):
-        layout.lay_out(tmp_path, "/it's here/python 3")
+        layout.lay_out(tmp_path, layout.here("/it's here/python 3"))
 
 
 def test_the_command_line(tmp_path: Path) -> None:
