@@ -159,13 +159,14 @@ def _hung_up(connection: socket.socket) -> bool:
 
 def _child(connection: socket.socket) -> None:
     """Runs one tool and exits; never returns."""
-    code = 1
+    code, tool = 1, ""
     try:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         request = receive(connection)
         connection.send(TAKEN)
         enter(request)
+        tool = request.tool
         _die_with(connection)
         code = catalogue.load(request.tool)(request.argv)
     except CallerLeftError:
@@ -175,6 +176,8 @@ def _child(connection: socket.socket) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
+        if tool:
+            state.end(tool, code)  # its caller takes the code for all that there is to say
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

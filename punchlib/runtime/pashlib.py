@@ -246,12 +246,22 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
         await connector.close()
 
 
+def _begin() -> None:
+    try:
+        state.begin("pashlib")
+    except OSError as exc:
+        raise UsageError(
+            f"pashlib: the state folder cannot be used: {exc}",
+            next_step="make room there, or set PUNCH_STATE_DIR to a folder of your own",
+        ) from exc
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     try:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
-        state.begin("pashlib")
+        _begin()
         reserve_descriptors(len(connections))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(run(connections, config))

@@ -281,7 +281,7 @@ __punch_there() {
 
 __punch_wait() {
     builtin local __punch_pid __punch_code __punch_timer='' __punch_failing='' __punch_sig=PIPE
-    builtin local __punch_grace="${PUNCH_FAILURE_GRACE:-30}" __punch_time
+    builtin local __punch_grace="${PUNCH_FAILURE_GRACE:-30}" __punch_time __punch_pause=5
     if [[ $__punch_grace == *[!0123456789.]* ]]; then __punch_grace=30; fi
     __punch_sweep
     while ((${#__punch_left[@]})); do
@@ -289,10 +289,12 @@ __punch_wait() {
             __punch_failing=1
             __punch_stop_timer
         fi
-        # `wait -n` forgets a stage that is killed between two calls, so it never waits alone:
-        # the timer ends it now and then, and the sweep finds what was forgotten.
+        # `wait -n` forgets a stage that is killed between two calls, and knows nothing of tools in
+        # `<( … )`. So it never waits alone: the timer ends it now and then, and we look. (A program,
+        # for bash itself has no pause that ends when a child does: neither `read -t` nor `wait`.)
         if [[ -z $__punch_timer ]]; then
-            __punch_time=5
+            __punch_time=$__punch_pause
+            if ((__punch_pause < 20)); then __punch_pause=$((__punch_pause * 2)); fi
             if [[ -n $__punch_failing ]]; then __punch_time=$__punch_grace; fi
             if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then __punch_time=0.2; fi
             builtin command -p sleep "$__punch_time" </dev/null >/dev/null 2>&1 &

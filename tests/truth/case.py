@@ -1,7 +1,7 @@
 """One case of the drawn suite, as data: what runs how, and what goes wrong in it where.
 
 A case is printed and replayed as JSON (`TRUTH_CASE='{…}' make truth`). Nothing of a case lives in
-code paths: `tests.truth.scripts` writes its scripts, `tests.truth.running` runs and strikes them.
+code paths: `scripts` writes its scripts, `starting` starts them, `striking` strikes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ PROLOGUES = {
     "LC_ALL=nowhere": "export LC_ALL=xx_YY.UTF-8 2>/dev/null",
     "umask": "umask 077",
     "cd": "cd /",
-    "ulimit -n": "ulimit -n 64",
+    "ulimit -n": "ulimit -n 80",
     "ulimit -f": "ulimit -f 0",
     "stdin closed": "exec 0<&-",
     "stdout closed": "exec 1>&-",

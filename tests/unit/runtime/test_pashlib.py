@@ -16,7 +16,7 @@ from punchlib.core.frames import FrameType, Incoming, encode_cause
 from punchlib.errors import Cause, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import markers, state
-from punchlib.runtime.pashlib import marked, parse, say
+from punchlib.runtime.pashlib import main, marked, parse, say
 from punchlib.runtime.verdicts import upstream_failure
 from punchlib.stopping import doing
 
@@ -40,6 +40,16 @@ def test_nobody_can_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
     os.dup2(writing, reading)  # or it could not be closed
     os.close(writing)
     deaf.close()
+
+
+def test_a_state_folder_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PUNCH_STATE_DIR", "/proc/nowhere/at/all")
+    assert main(["send*k*0*1*/dev/null"]) == 2
+    said = capsys.readouterr().err
+    assert "/proc/nowhere" in said and "next: " in said
+    assert "Traceback" not in said
 
 
 def first_failure() -> Cause | None:
