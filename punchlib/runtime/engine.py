@@ -161,6 +161,7 @@ def _child(connection: socket.socket) -> None:
     """Runs one tool and exits; never returns."""
     code, tool = 1, ""
     try:
+        os.setsid()  # Linux gives each session its share: ours is not the engine's
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         request = receive(connection)

@@ -38,7 +38,6 @@ ELSEWHERE = {
     "jobs/streams.py": "unit/jobs/test_checks.py",
     "local/aws_api.py": "loopback/local/test_isolation.py",
     "local/cloud.py": "loopback/jobs/test_cli.py",
-    "local/host.py": "loopback/local/test_isolation.py",
     "local/rie.py": "loopback/node/test_handlers.py",
     "local/worker.py": "loopback/local/test_isolation.py",
     "local/workers.py": "loopback/jobs/test_failures.py",

@@ -254,6 +254,16 @@ def test_waiting_for_a_peer_wakes_nobody_up(pashlib: Path, served: dict[str, str
     process.communicate(timeout=30)
 
 
+def test_a_tool_has_a_session_of_its_own(pashlib: Path, served: dict[str, str]) -> None:
+    """Linux gives each session its share of the processors: the engine keeps its own."""
+    os.mkfifo(pashlib.parent / "f")
+    process = waiting(pashlib, served, "recv*s*1*0*f")
+    tool = int(tool_of(pashlib))
+    assert os.getsid(tool) == tool
+    process.terminate()
+    process.communicate(timeout=30)
+
+
 def test_who_waits_meets_though_the_machines_store_dies(
     pashlib: Path, served: dict[str, str]
 ) -> None:
