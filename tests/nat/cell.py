@@ -139,6 +139,7 @@ def run(
     loss: float = 0.0,
     seed: int | None = None,
     patience: float = PATIENCE,
+    pause: float = 0.0,
 ) -> Outcome:
     """Builds the cell's sites, runs it, takes them down again.
 
@@ -149,6 +150,7 @@ def run(
         rtt, loss: of the wire between two sites.
         seed: of the order and the skew of the two starts.
         patience: seconds that an end waits for the other.
+        pause: seconds for which the stream stands still after its first bytes.
     """
     chance = random.Random(f"{cell.name} {seed}")
     with _hosts(lab, cell, rtt, loss) as hosts:
@@ -157,7 +159,9 @@ def run(
         # the order that can always work.
         old = [i for i, kind in enumerate((cell.a, cell.b)) if kind.old_peer]
         first = old[0] if old else chance.randrange(2)
-        ends, delivered = _transfer(hosts, cell, program, first, skew if not old else 1.0, patience)
+        ends, delivered = _transfer(
+            hosts, cell, program, first, skew if not old else 1.0, patience, pause
+        )
     said = [end.connected for end in ends if end.connected is not None]
     routes = {route for _, route, _ in said}
     new = [kind for kind in (cell.a, cell.b) if not kind.old_peer]
@@ -220,6 +224,7 @@ def _transfer(
     first: int,
     skew: float,
     patience: float,
+    pause: float,
 ) -> tuple[tuple[End, End], bool]:
     """Sends the payload from the first host to the second; whether all of it arrived."""
     payload = os.urandom(PAYLOAD)
@@ -243,7 +248,8 @@ def _transfer(
             assert stderr is not None
             said[i] = _Stderr(stderr)
             # Opening a FIFO waits for the other end: that is for a process of its own.
-            plumbing = (f"cat {folder}/payload > {mine}/fifo", f"cat {mine}/fifo > {folder}/got")
+            source = f"{{ head -c 5000; sleep {pause}; cat; }} <{folder}/payload"
+            plumbing = (f"{source} >{mine}/fifo", f"cat {mine}/fifo > {folder}/got")
             hosts[i].ns.popen(["sh", "-c", plumbing[i]])
             if i == first:
                 time.sleep(skew)

@@ -183,7 +183,9 @@ class Lab:
             else:
                 veth(boxes[depth + 1], "lan0", box, "wan")
                 boxes[depth + 1].ip(f"addr add {wan}.1/24 dev lan0")
-            _configure_box(box, wan, sorted({f"{wan}.2", *(p for p in public if nat.translates)}))
+            _configure_box(
+                box, nat, wan, sorted({f"{wan}.2", *(p for p in public if nat.translates)})
+            )
             if nat.hairpin:
                 legs = len(machines) if nat.isolated and depth == 0 else 1
                 _send_own_traffic_out(box, wan, [f"lan{i}" for i in range(legs)])
@@ -229,7 +231,12 @@ def _join_lan(box: Namespace, nat: Nat, lan: str, machines: list[tuple[Namespace
         host.sysctl(ip_local_port_range=f"{HOST_PORTS[0]} {HOST_PORTS[1]}")
 
 
-def _configure_box(box: Namespace, wan: str, addresses: list[str]) -> None:
+def _configure_box(box: Namespace, nat: Nat, wan: str, addresses: list[str]) -> None:
+    conntrack = {"nf_conntrack_acct": 1}  # for rules that count a connection's bytes
+    if nat.forgets:
+        conntrack |= {"nf_conntrack_tcp_timeout_established": nat.forgets}
+        conntrack |= {"nf_conntrack_tcp_loose": 0}
+    box.run(["sysctl", "-q", "-w", *(f"net.netfilter.{k}={v}" for k, v in conntrack.items())])
     box.sysctl(
         ip_forward=1,
         conf__all__send_redirects=0,

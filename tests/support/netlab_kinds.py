@@ -56,6 +56,11 @@ class Nat:
             (RFC 5382 REQ-8).
         isolated: whether hosts inside cannot reach each other directly (Lambda workers).
         address_each: a public address for every host inside instead of one for all.
+        least_ttl: SYNs from inside with a lower TTL are eaten, unseen by the NAT.
+        swallows: a connection that has carried so many bytes carries nothing more, and nobody is
+            told; 0: none does.
+        forgets: seconds until the mapping of an idle TCP connection goes (on AWS 350); whoever
+            goes on gets a RST. 0: the kernel's five days.
     """
 
     mapping: Mapping = Mapping.EIM
@@ -66,6 +71,9 @@ class Nat:
     hairpin: bool = True
     isolated: bool = False
     address_each: bool = False
+    least_ttl: int = 0
+    swallows: int = 0
+    forgets: int = 0
 
     @property
     def translates(self) -> bool:
@@ -200,5 +208,15 @@ SHARED: dict[str, Kind] = {
             "two workers of a VPC behind one NAT Gateway",
             (replace(_APDM, isolated=True),),
         ),
+    )
+}
+
+#: Boxes that do harm beyond NAT. What a connection must do there: tests/nat/test_middleboxes.py.
+MIDDLEBOXES: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("eats-low-ttl", "SYNs of a low TTL do not reach the NAT", (Nat(least_ttl=16),)),
+        Kind("swallows", "a connection ends in silence after 32 kB", (Nat(swallows=32_768),)),
+        Kind("forgets", "an idle connection is reset after 8 s", (Nat(forgets=8),)),
     )
 }

@@ -67,8 +67,14 @@ table ip lab {{
     oifname "wan" ct direction original meta l4proto {{ tcp, udp }} \\
       update @back {{ meta l4proto . th sport : ct original ip saddr . ct original proto-src }}
   }}
+  chain raw {{
+    type filter hook prerouting priority raw;
+    {_eaten(nat)}
+  }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
+    {_swallowed(nat)}
+    {_forgotten(nat)}
     ct state established,related counter accept
     ct state invalid counter drop
     {'iifname "lan*" oifname "lan*" drop' if nat.isolated else ""}
@@ -91,6 +97,22 @@ def _lines(rules: object) -> str:
 
 def _stranger(nat: Nat) -> str:
     return "\n    ".join(_VERDICTS[nat.unsolicited].split("; "))
+
+
+def _eaten(nat: Nat) -> str:
+    syn = 'iifname "lan*" tcp flags syn / syn,ack'
+    return f"{syn} ip ttl < {nat.least_ttl} counter drop" if nat.least_ttl else ""
+
+
+def _swallowed(nat: Nat) -> str:
+    # The services are spared: it is the path between the two hosts that is broken.
+    match = "meta l4proto tcp ct original ip daddr != 198.18.0.0/24"
+    return f"{match} ct bytes > {nat.swallows} counter drop" if nat.swallows else ""
+
+
+def _forgotten(nat: Nat) -> str:
+    refusal = 'iifname "lan*" ct state invalid tcp flags ack / syn,rst,ack reject with tcp reset'
+    return refusal if nat.forgets else ""
 
 
 def _inbound(nat: Nat, host: Inside) -> str:
