@@ -20,6 +20,7 @@ from punchlib.config import Config
 from punchlib.jobs import storage
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher, NodeLost
+from punchlib.jobs.lease import PATIENCE, Lease
 from punchlib.jobs.manifest import Job, Node
 from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Outcome, Report, failure, too_late
@@ -89,6 +90,7 @@ class JobRunner:
         # Runs of one job at the same time must not meet: not epoch seconds.
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         self.report = Report(job_id=name, folder_id=name)
+        self._lease = Lease(s3, config.bucket, name)
 
     def run(self) -> Report:
         """Runs the job.
@@ -120,12 +122,14 @@ class JobRunner:
             self._events.tell("step", f"put {size:,} bytes from {file} to {key}")
         folder = self.report.folder_id
         with ThreadPoolExecutor(8) as pool:
+            leased = pool.submit(self._lease.start)
             list(
                 pool.map(
                     lambda n: storage.upload_script(self._s3, self._bucket, folder, n.id, n.raw),
                     self._job.nodes,
                 )
             )
+            leased.result()
         self._events.tell("step", f"uploaded {len(self._job.nodes)} scripts to folder {folder}")
 
     def _start(self) -> None:
@@ -138,6 +142,7 @@ class JobRunner:
                 job_key,
                 commit="runner",
                 timeout=self._timeout + STOP_PATIENCE,
+                lease=PATIENCE,
             )
             # Daemons: an invocation cannot be taken back, and must not hold up our own end.
             threading.Thread(
@@ -250,6 +255,7 @@ class JobRunner:
 
     def _sweep(self) -> None:
         """Deletes what the run left in the bucket. Nodes that still run take it as a sign."""
+        self._lease.stop()
         for prefix in (
             f"{PREFIX}/{self.report.folder_id}/",
             # Streams that took the S3 route and were killed.

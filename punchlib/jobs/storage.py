@@ -47,9 +47,17 @@ def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, text: by
     Raises:
         StorageError: the bucket refused.
     """
-    key = script_key(folder_id, script_id)
-    with _translated(f"cannot put {script_id}.sh to s3://{bucket}/{key}"):
-        s3.put_object(Bucket=bucket, Key=key, Body=text)
+    put(s3, bucket, script_key(folder_id, script_id), text)
+
+
+def put(s3: Any, bucket: str, key: str, data: bytes) -> None:
+    """Puts a small object.
+
+    Raises:
+        StorageError: the bucket refused.
+    """
+    with _translated(f"cannot put s3://{bucket}/{key}"):
+        s3.put_object(Bucket=bucket, Key=key, Body=data)
 
 
 def download(s3: Any, bucket: str, key: str, file: Path) -> int:

@@ -31,6 +31,11 @@ def script_key(folder_id: str, script_id: str) -> str:
     return f"{PREFIX}/{folder_id}/{script_id}.sh"
 
 
+def lease_key(folder_id: str) -> str:
+    """The S3 key of a run's lease (punchlib.node.run_watch); no script's key ends like this."""
+    return f"{PREFIX}/{folder_id}/.lease"
+
+
 @dataclass(frozen=True)
 class Task:
     """One script to run: `bash SCRIPT FOLDER ARGS…`."""
@@ -51,6 +56,8 @@ class Event:
         commit: "runner" leaves finished uploads pending for the job runner; "handler" lets the
             node complete them itself.
         timeout: seconds after which nobody waits for the result any more; 0.0: no limit.
+        lease: seconds without a renewal of the run's lease after which its runner is dead; 0.0:
+            it keeps none.
     """
 
     tasks: tuple[Task, ...]
@@ -58,6 +65,7 @@ class Event:
     job_key: str = field(default="", repr=False)
     commit: str = "handler"
     timeout: float = 0.0
+    lease: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -73,6 +81,8 @@ class Event:
             out["job_key"] = self.job_key
         if self.timeout:
             out["timeout"] = self.timeout
+        if self.lease:
+            out["lease"] = self.lease
         return out
 
     @classmethod
@@ -104,7 +114,14 @@ class Event:
         if job_id:
             check_name(job_id, "the event's `job_id`")
         tasks = tuple(_task(i, f, a) for i, f, a in zip(ids, folders, args, strict=True))
-        return cls(tasks, job_id, job_key, _commit(data), _timeout(data))
+        return cls(
+            tasks,
+            job_id,
+            job_key,
+            _commit(data),
+            _seconds(data, "timeout"),
+            _seconds(data, "lease"),
+        )
 
 
 def _task(id_: str, folder_id: str, args: list[str]) -> Task:
@@ -124,11 +141,11 @@ def _commit(data: Mapping[str, Any]) -> str:
     return str(commit)
 
 
-def _timeout(data: Mapping[str, Any]) -> float:
-    timeout = data.get("timeout") or 0.0
-    if not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
-        raise UsageError("the event's `timeout` is not a number of seconds")
-    return float(timeout)
+def _seconds(data: Mapping[str, Any], name: str) -> float:
+    seconds = data.get(name) or 0.0
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        raise UsageError(f"the event's `{name}` is not a number of seconds")
+    return float(seconds)
 
 
 class Ended(enum.StrEnum):

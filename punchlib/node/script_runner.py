@@ -4,8 +4,7 @@ The script gets a fresh folder under its /tmp (its text, its state folder, its T
 process group of its own. Nothing of it is left when it has ended, whatever it did: handlers
 are reused, and a stray process would write into the next script's FIFOs.
 
-While the job runner waits for the result it keeps the script in S3. When the script has gone from
-there the run was given up, and the node stops: Lambda has no other way to be told.
+When the job runner no longer waits for the result, the node stops (punchlib.node.run_watch).
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
+from punchlib.node.run_watch import RunWatch, is_missing
 from punchlib.node.stderr_tail import StderrTail
 from punchlib.runtime import commit, markers, state
 from punchlib.runtime.markers import Marker
@@ -53,7 +53,6 @@ class Stop:
 
 
 STOPPED = Stop(Ended.CANCELLED, "the handler was stopped")
-GIVEN_UP = Stop(Ended.CANCELLED, "the run was given up: its scripts are no longer in S3")
 OUT_OF_TIME = Stop(Ended.TIMEOUT, "the node is out of time; its script was stopped")
 RUNNER_LEFT = Stop(Ended.CANCELLED, "the run was given up: its runner has hung up")
 
@@ -161,7 +160,7 @@ class ScriptRunner:
         try:
             return bytes(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         except ClientError as error:
-            if _missing(error):
+            if is_missing(error):
                 raise UsageError(f"there is no script s3://{bucket}/{key}") from None
             raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
         except BotoCoreError as error:
@@ -228,6 +227,7 @@ class ScriptRunner:
     def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
         """A function that says why the script must stop now; None while it may go on."""
         next_look = time.monotonic() + CANCEL_POLL
+        run = RunWatch(self._s3, self._config.bucket or "", task, event)
 
         def watch() -> Stop | None:
             nonlocal next_look
@@ -238,23 +238,11 @@ class ScriptRunner:
                 return OUT_OF_TIME
             if event.commit == "runner" and now >= next_look:
                 next_look = now + CANCEL_POLL
-                if self._given_up(task):
-                    return GIVEN_UP
+                if why := run.given_up():
+                    return Stop(Ended.CANCELLED, why)
             return None
 
         return watch
-
-    def _given_up(self, task: Task) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            key = script_key(task.folder_id, task.id)
-            self._s3.head_object(Bucket=self._config.bucket, Key=key)
-        except ClientError as error:
-            return _missing(error)
-        except BotoCoreError:
-            return False  # S3 out of reach says nothing about the run
-        return False
 
     def _settle(
         self,
@@ -309,10 +297,6 @@ def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Sto
                 return RUNNER_LEFT
             if stop := watch():
                 return stop
-
-
-def _missing(error: Any) -> bool:
-    return error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NoSuchBucket")
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> int:

@@ -20,6 +20,7 @@ import pytest
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.jobs.launch import Ec2Launcher, NodeLost
+from punchlib.jobs.lease import PATIENCE
 from punchlib.jobs.placement import Place
 from punchlib.local.cloud import LocalCloud
 from punchlib.node.protocol import Event, Task
@@ -192,6 +193,55 @@ def test_a_run_that_was_given_up(place: Place, cloud: LocalCloud) -> None:
     result = cloud.launchers[place].run(Event((Task("endless", "f"),), "J", commit="runner"))
     assert result.scripts[0].cause == "the run was given up: its scripts are no longer in S3"
     assert time.monotonic() - began < 120  # and not 600
+
+
+_HOLDER = """
+import sys, time
+from punchlib.aws.clients import client
+from punchlib.config import Config
+from punchlib.jobs.lease import Lease
+config = Config.from_env()
+Lease(client("s3", config), config.bucket, sys.argv[1]).start()
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def _holder(folder: str) -> subprocess.Popen[bytes]:
+    """A process that keeps a run's lease, as a runner does."""
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDER, folder], stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"\n"
+    return holder
+
+
+def test_a_runner_that_was_killed(cloud: LocalCloud) -> None:
+    """Its scripts stay in S3; its nodes stop, also where no connection tells them."""
+    upload("endless", "sleep 600", "killed")
+    upload("longer", f"sleep {PATIENCE + 5}", "alive")
+    killed, alive = _holder("killed"), _holder("alive")
+    results: dict[tuple[str, Place], Any] = {}
+
+    def one(task: Task, place: Place) -> None:
+        event = Event((task,), "J", commit="runner", lease=PATIENCE)
+        results[task.id, place] = cloud.launchers[place].run(event).scripts[0]
+
+    tasks = (Task("endless", "killed"), Task("longer", "alive"))
+    places: tuple[Place, ...] = ("lambda", "ec2")
+    threads = [threading.Thread(target=one, args=(t, p)) for t in tasks for p in places]
+    try:
+        for thread in threads:
+            thread.start()
+        killed.kill()
+        for thread in threads:
+            thread.join()
+    finally:
+        for holder in (killed, alive):
+            holder.kill()
+            holder.communicate()
+    why = f"the run was given up: its runner gave no sign of life for {PATIENCE:g} s"
+    for place in places:
+        assert results["endless", place].cause == why
+        assert results["longer", place].ok
 
 
 def test_all_scripts_of_an_event_run(cloud: LocalCloud) -> None:
