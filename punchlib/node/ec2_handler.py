@@ -18,11 +18,9 @@ import os
 import resource
 import secrets
 import selectors
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -34,7 +32,7 @@ import punchlib
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox
+from punchlib.node import sandbox, scratch
 from punchlib.node.door import TOKEN_FILE, Visit, take_token
 from punchlib.node.handling import ensure_engine, log, run_event, workdir
 from punchlib.node.protocol import Event
@@ -107,12 +105,9 @@ def serve(
 
 
 def _run(server: _Server, pashlib: Path | None, config: Config) -> int:
-    root = Path(tempfile.mkdtemp(prefix="punch-ec2-"))
-    try:
+    with scratch.folder("punch-ec2-") as root:
         runner = ScriptRunner(client("s3", config), config, workdir(), _view(root, pashlib))
         return server.run(runner)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def main(host: str, port: int, *, unix: Path | None, pashlib: Path | None) -> int:
