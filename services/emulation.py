@@ -103,6 +103,12 @@ class Emulation:
         rows = json.loads(_output(self.container(service), ["counters.sh"]))["crossed"]
         return [Crossing(r["from"], r["to"], r["packets"], r["bytes"]) for r in rows]
 
+    def change_nat(self, service: str, **environment: str) -> None:
+        """Makes a NAT's rules anew, with other values than it was started with."""
+        done = self.container(service).exec_run(["nat.sh", "--rules"], environment=environment)
+        if done[0] != 0:
+            raise SystemExit(f"{service}: {done[1]!r}")
+
     def reset_counters(self) -> None:
         for service in ("router", "nat-ec2", "nat-lambda"):
             _output(self.container(service), ["counters.sh", "--reset"])

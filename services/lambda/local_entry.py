@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Starts AWS's runtime interface emulator, after the cold start that PUNCH_COLD_START describes.
 
+EMULATED_DESCRIPTORS=1024   descriptors of a process, as on AWS
+EMULATED_CPUS=1             processors (on AWS one for each 1769 MB of memory)
+
 PUNCH_COLD_START=0.15                   seconds, the same for each worker
 PUNCH_COLD_START=uniform:0.1,0.4        evenly between two bounds
 PUNCH_COLD_START=lognormal:0.152,0.38   median and 99th percentile (as measured on AWS)
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -76,8 +80,23 @@ _DISTRIBUTIONS: dict[str, Callable[[float, float, random.Random], float]] = {
 }
 
 
+def confine(descriptors: int, cpus: int, rng: random.Random) -> None:
+    """Takes away what a worker on AWS does not have; 0 leaves it as it is."""
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    there = sorted(os.sched_getaffinity(0))
+    if 0 < cpus < len(there):
+        # Which ones is drawn: workers are spread over the machine.
+        os.sched_setaffinity(0, rng.sample(there, cpus))
+
+
 def main() -> None:
     try:
+        confine(
+            int(os.environ.pop("EMULATED_DESCRIPTORS", "0")),
+            int(os.environ.pop("EMULATED_CPUS", "0")),
+            random.Random(),
+        )
         time.sleep(cold_start(os.environ.get("PUNCH_COLD_START", ""), random.Random()))
     except ValueError as error:
         sys.exit(str(error))

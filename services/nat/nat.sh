@@ -1,5 +1,7 @@
 #!/bin/bash
 # A NAT between a private network and a public one. The contract is in README.md beside this file.
+#
+#   nat.sh [--rules]   --rules: only make them anew, as the environment says now
 set -euo pipefail
 
 fail() {
@@ -7,18 +9,22 @@ fail() {
 	exit 2
 }
 
-for name in INSIDE_NET INSIDE_GATEWAY INSIDE_POOL OUTSIDE_ROUTER OUTSIDE_POOL; do
+for name in INSIDE_NET INSIDE_GATEWAY INSIDE_POOL OUTSIDE_ROUTER OUTSIDE_POOL SERVICES_NET; do
 	[[ -n ${!name:-} ]] || fail "$name is not set; see services/nat/README.md"
 done
 mapping=${MAPPING:-preserve} filtering=${FILTERING:-dependent} unsolicited=${UNSOLICITED:-drop}
+least_ttl=${LEAST_TTL:-0} swallows=${SWALLOWS:-0} rate=${RATE:-0} burst=${BURST:-0}
+for number in "$least_ttl" "$swallows" "$rate" "$burst"; do
+	[[ $number =~ ^[0-9]+$ ]] || fail "$number is no number; see services/nat/README.md"
+done
 
-interface_to() { # the interface whose network holds the address $1
-	ip -o route get "$1" | sed -n 's/.* dev \([^ ]*\).*/\1/p'
+interface_to() { # the interface of the route to $1, an address or a network
+	ip -o -4 route "$@" | sed -n '1s/.* dev \([^ ]*\).*/\1/p'
 }
-inside=$(interface_to "$INSIDE_GATEWAY")
-outside=$(interface_to "$OUTSIDE_ROUTER")
+inside=$(interface_to show "$INSIDE_NET")
+outside=$(interface_to get "$OUTSIDE_ROUTER")
 [[ -n $inside && -n $outside && $inside != "$outside" ]] ||
-	fail "no interface for $INSIDE_GATEWAY ($inside) or for $OUTSIDE_ROUTER ($outside)"
+	fail "no interface for $INSIDE_NET ($inside) or for $OUTSIDE_ROUTER ($outside)"
 
 host_map() { # "A : B, ..." for each address of pool $1 and its counterpart in pool $2, within a /24
 	local bits=${1#*/} from=${1%/*} to=${2%/*} i
@@ -57,6 +63,23 @@ icmp) refuse="reject with icmp port-unreachable" ;;
 *) fail "UNSOLICITED=$unsolicited is not known: drop, rst or icmp" ;;
 esac
 
+# A SYN with a low TTL is eaten before the NAT sees it.
+eaten=""
+((least_ttl == 0)) || eaten="iifname $inside tcp flags syn / syn,ack ip ttl < $least_ttl counter drop"
+
+# Between the nodes, not on the way to the services: those are TCP connections of their own kind.
+between="meta l4proto tcp ct original ip daddr != $SERVICES_NET"
+swallowed=""
+((swallows == 0)) || swallowed="$between ct bytes > $swallows counter drop"
+
+# For each address inside, and for each direction.
+paced_out="" paced_in=""
+if ((rate > 0)); then
+	bucket="limit rate over $rate mbytes/second burst $burst mbytes"
+	paced_out="iifname $inside update @sent { ip saddr $bucket } counter drop"
+	paced_in="oifname $inside update @received { ip daddr $bucket } counter drop"
+fi
+
 nft -f - <<RULES
 table ip punch
 delete table ip punch
@@ -75,6 +98,20 @@ table ip punch {
 		counter
 		size 65536
 	}
+	set sent {
+		type ipv4_addr
+		flags dynamic
+		size 256
+	}
+	set received {
+		type ipv4_addr
+		flags dynamic
+		size 256
+	}
+	chain raw {
+		type filter hook prerouting priority raw;
+		$eaten
+	}
 	chain unsolicited {
 		add @refused { ip saddr . ip daddr }
 		meta l4proto tcp $refuse
@@ -82,7 +119,12 @@ table ip punch {
 	}
 	chain forward {
 		type filter hook forward priority filter; policy drop;
+		# A connection that the NAT has forgotten: on AWS it is reset.
+		iifname $inside ct state invalid tcp flags ack / syn,rst,ack reject with tcp reset
 		ct state invalid drop
+		$swallowed
+		$paced_out
+		$paced_in
 		# An address of the pool that no connection explains comes from the outside and, by the
 		# route above, would leave there again.
 		iifname $outside oifname $outside jump unsolicited
@@ -101,7 +143,9 @@ table ip punch {
 RULES
 
 echo "nat: $INSIDE_POOL behind $OUTSIDE_POOL, mapping $mapping, filtering $filtering," \
-	"unsolicited $unsolicited" >&2
+	"unsolicited $unsolicited, least TTL $least_ttl, swallows after $swallows," \
+	"$rate MB/s after $burst MB" >&2
+[[ ${1:-} != --rules ]] || exit 0
 trap 'exit 0' TERM INT
 sleep infinity &
 wait

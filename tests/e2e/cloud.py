@@ -71,15 +71,15 @@ class Cloud:
             text=True,
         )
 
-    def job(self, **scripts: str) -> Path:
-        """A job of its own: one script for each name."""
-        folder = self.folder / "job"
+    def job(self, name: str = "job", /, **scripts: str) -> Path:
+        """A job of its own: one script for each keyword."""
+        folder = self.folder / name
         folder.mkdir()
         for name, text in scripts.items():
             (folder / f"{name}.sh").write_text(text)
         return folder
 
-    def example(self, replace: Mapping[str, str]) -> Path:
+    def example(self, replace: Mapping[str, str], name: str = "job") -> Path:
         """The example with something else in the place of a command, in each script."""
         texts = {}
         for script in EXAMPLE.glob("*.sh"):
@@ -88,7 +88,7 @@ class Cloud:
                 text = text.replace(old, new)
             texts[script.stem] = text
         assert any(texts[s.stem] != s.read_text() for s in EXAMPLE.glob("*.sh"))
-        return self.job(**texts)
+        return self.job(name, **texts)
 
     def text(self, size: int) -> Path:
         """A text of about `size` bytes, the same for the same size."""

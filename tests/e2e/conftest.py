@@ -12,10 +12,14 @@ import pytest
 from services.emulation import ROOT, Emulation
 from tests.e2e.cloud import Cloud
 
+#: Seconds until a NAT forgets an idle connection here; on AWS it takes 350.
+FORGETS = 8
+
 
 @pytest.fixture(scope="session")
 def _emulation(request: pytest.FixtureRequest) -> Iterator[Emulation]:
     try:
+        os.environ.setdefault("NAT_FORGETS", str(FORGETS))
         emulation = Emulation()
         emulation.up()
     except SystemExit as refusal:

@@ -68,6 +68,18 @@ def test_a_worker_out_of_time_fails_the_job(cloud: Cloud, text: Path) -> None:
     nothing_is_left(cloud)
 
 
+def test_a_path_that_swallows_connections_fails_the_job_soon(cloud: Cloud, text: Path) -> None:
+    cloud.remove(OUTPUT)
+    cloud.emulation.change_nat("nat-ec2", SWALLOWS="65536")
+    try:
+        done = cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
+    finally:
+        cloud.emulation.change_nat("nat-ec2")
+    assert done.returncode == 1
+    assert "no acknowledgement" in done.stderr
+    assert not cloud.exists(OUTPUT)
+
+
 def test_a_throttled_worker_is_started_again(cloud: Cloud) -> None:
     cloud.set_concurrency(1)
     scripts = {f"w{i}": "sleep 2\necho done >&2\n" for i in range(2)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from services.emulation import Crossing
 from tests.e2e.cloud import EXAMPLE, INPUT, OUTPUT, Cloud
+from tests.e2e.conftest import FORGETS
 from tests.support.jobgen import JOBS
 
 pytestmark = pytest.mark.e2e
@@ -57,6 +59,48 @@ def test_the_result_is_that_of_sort_and_crossed_both_nats(cloud: Cloud, text: Pa
     assert total(at_lambda, services, workers) < payload / 20
     # Each worker has a public address of its own.
     assert len({c.target for c in public if c.source == ec2 and c.target.startswith(pool)}) == 2
+
+
+def test_under_all_that_a_path_may_do(cloud: Cloud, text: Path) -> None:
+    """Workers that were frozen for longer than a NAT remembers, SYNs that are eaten, a limited
+    network, and a stream that stands still for longer than an idle connection lasts."""
+    cloud.run(cloud.job(**{f"w{i}": "sleep 3\n" for i in range(2)}))
+    warm = cloud.workers()
+    assert len(warm) >= 2
+    for worker in warm:
+        worker.pause()
+    try:
+        time.sleep(FORGETS + 2)
+    finally:
+        for worker in warm:
+            worker.unpause()
+    nats = {"nat-ec2": {}, "nat-lambda": {"RATE": "5", "BURST": "2"}}
+    for nat, limits in nats.items():
+        cloud.emulation.change_nat(nat, LEAST_TTL="16", **limits)
+    try:
+        cloud.remove(OUTPUT)
+        job = cloud.example({" sort >": f" bash -c 'sleep {FORGETS + 2}; sort' >"}, "slow")
+        done = cloud.run(job, "--put", f"{INPUT}={text}")
+    finally:
+        for nat in nats:
+            cloud.emulation.change_nat(nat)
+    assert done.returncode == 0, done.stderr
+    assert cloud.read(OUTPUT) == expected(text)
+    assert {w.id for w in warm} & {w.id for w in cloud.workers()}
+
+
+def test_a_worker_has_no_more_than_on_aws(cloud: Cloud) -> None:
+    job = cloud.job(
+        limits="""
+        [ "$(ulimit -n)" = 1024 ] || { echo "descriptors: $(ulimit -n)" >&2; exit 1; }
+        [ "$(nproc)" = 1 ] || { echo "processors: $(nproc)" >&2; exit 1; }
+        ! touch /var/task/x 2>/dev/null || { echo "the root can be written" >&2; exit 1; }
+        ! touch /dev/shm/x 2>/dev/null || { echo "there is /dev/shm" >&2; exit 1; }
+        ! unshare -U true 2>/dev/null || { echo "there are user namespaces" >&2; exit 1; }
+        """
+    )
+    done = cloud.run(job)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_same_keys_work_again_and_again(cloud: Cloud, text: Path) -> None:
