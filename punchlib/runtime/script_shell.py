@@ -203,11 +203,17 @@ def lineage(proc: str = "/proc") -> Lineage:
             shells.append(process)
         elif own is None and process.program not in _WRAPPERS:
             own = len(shells)
+    if top is None and len(chain) > 1 and _was_adopted(chain[-2], chain[-1], us):
+        top = chain[-2]
     orphans = chain[: chain.index(top) + 1] if top is not None and top.pid != top.group else []
     if top is not None and orphans:
         lost = _lost_parents(top, us, proc)
         own = len(shells) if own is None else own
-        shells[own:own] = lost
+        shells = [
+            *shells[:own],
+            *lost,
+            *(s for s in shells[own:] if s.name not in {x.name for x in lost}),
+        ]
         own += len(lost)
     own = len(shells) if own is None else own
     return Lineage(chain, shells if own else [us, *shells], own or 1, orphans)
@@ -237,6 +243,24 @@ def _in_background(shell: Process, chain: list[Process]) -> bool:
     """
     place = next((i for i, p in enumerate(chain) if p.name == shell.name), 0)
     return not place or chain[place - 1].ignores(2, 3)
+
+
+def _was_adopted(top: Process, init: Process, us: Process) -> bool:
+    """Is its parent the one of all orphans, and not who started it?
+
+    In a container that is often part of the same session, which then tells nothing. What a shell
+    has started in the background can be told, and whether pid 1 is a shell that runs such tools.
+
+    Args:
+        top: what is right below pid 1.
+        init: its parent.
+        us: this process.
+    """
+    if init.pid != 1 or not top.ignores(2, 3):
+        return False
+    tool = us.words[len(us._options()) + 1 :][:1]
+    name = b"".join(tool).rpartition(b"/")[2]
+    return not (name and init.program in _SHELLS and init.mentions(name))
 
 
 def _lost_parents(top: Process, us: Process, proc: str) -> list[Process]:

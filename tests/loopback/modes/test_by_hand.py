@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,7 @@ class Nodes:
             lines += [f"{{ {stage} & }}", 'pids_to_kill="${!} ${pids_to_kill}"']
         return begin + "\n".join([*lines, before_wait, WAIT, 'exit "${internal_exec_status}"', ""])
 
-    def run(self, **scripts: str) -> dict[str, tuple[int, str]]:
+    def run(self, worker_in: Sequence[str] = (), **scripts: str) -> dict[str, tuple[int, str]]:
         running = {}
         for name, text in scripts.items():
             place = self.folder / name
@@ -77,7 +77,7 @@ class Nodes:
                 (place / part).symlink_to(self.folder / part)
             (place / "script.sh").write_text(text)
             running[name] = subprocess.Popen(
-                ["bash", "script.sh", "FOLDER"],
+                [*(worker_in if name == "worker" else ()), "bash", "script.sh", "FOLDER"],
                 cwd=place,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
@@ -115,6 +115,28 @@ def test_a_stage_that_ended_badly(
     ended = nodes.run(worker=nodes.worker(stage, before_wait), merger=nodes.merger())
     assert objects(ministack, nodes.env["AWS_BUCKET"]) == {}, ended
     assert all(code for code, _ in ended.values()), ended
+
+
+#: Runs a command as a container does: pid 1 is of its session, and outlives it for a while.
+CONTAINER = (
+    *("unshare", "--pid", "--fork", "--mount-proc"),
+    *("bash", "-c", '"$@"; code=$?; sleep 4; exit $code', "init"),
+)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes namespaces here")
+@pytest.mark.parametrize(("stage", "before_wait"), [BAD["the shell dies"], GOOD["a stage"]])
+def test_in_a_container(nodes: Nodes, ministack: MiniStack, stage: str, before_wait: str) -> None:
+    """Who is orphaned there comes to a pid 1 of its own session: it took it for its script."""
+    scripts = {"worker": nodes.worker(stage, before_wait), "merger": nodes.merger()}
+    ended = nodes.run(CONTAINER, **scripts)
+    codes = [code for code, _ in ended.values()]
+    found = objects(ministack, nodes.env["AWS_BUCKET"])
+    if stage == WHOLE:
+        assert (codes, list(found)) == ([0, 0], ["result"]), ended
+    else:
+        assert all(codes)
+        assert found == {}
 
 
 @pytest.mark.parametrize(("stage", "before_wait"), GOOD.values(), ids=GOOD)
