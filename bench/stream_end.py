@@ -31,7 +31,7 @@ from punchlib.config import Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import PunchError
-from punchlib.net.channel import nominate, open_channel
+from punchlib.net.verifying import nominate, open_channel
 from punchlib.pump.fifo import PIPE_SIZE, FifoReader, FifoWriter
 from punchlib.pump.stream import (
     Stats,

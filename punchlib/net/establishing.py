@@ -20,11 +20,12 @@ from punchlib.core.timing import TIMING
 from punchlib.core.transitions import Command, Fail, Look, Register, Try, Wait
 from punchlib.errors import Cause, NoRoute, PunchError
 from punchlib.net.attempt import Attempt, Log, Winner
-from punchlib.net.channel import Channel, nominate, open_channel
+from punchlib.net.channel import Channel
 from punchlib.net.connection import Connection, Fallback
 from punchlib.net.gather import Ends, open_ports
 from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
+from punchlib.net.verifying import nominate, open_channel
 from punchlib.rendezvous.store import RendezvousStore, Slot
 from punchlib.rendezvous.watcher import FASTEST, Watching
 from punchlib.stopping import doing, stopped

@@ -24,7 +24,8 @@ from punchlib.config import Security
 from punchlib.core.handshake import Identity, Terms
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import Cause, PunchError
-from punchlib.net.channel import SocketChannel, open_channel
+from punchlib.net.channel import SocketChannel
+from punchlib.net.verifying import open_channel
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.stream import Question, Stats, receive_stream, send_stream
 

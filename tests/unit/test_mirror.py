@@ -44,6 +44,7 @@ ELSEWHERE = {
     "local/workers.py": "loopback/jobs/test_failures.py",
     "net/attempt.py": "loopback/net/test_connector.py",
     "net/channel.py": "loopback/stream/test_whole.py",
+    "net/verifying.py": "loopback/stream/test_security.py",
     "net/connection.py": "loopback/net/test_connector.py",
     "net/establishing.py": "unit/core/test_agreement.py",
     "net/gather.py": "loopback/net/test_connector.py",

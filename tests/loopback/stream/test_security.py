@@ -16,7 +16,8 @@ from punchlib.config import Security
 from punchlib.core.handshake import GREETING_SIZE, Greeter, Identity, Terms
 from punchlib.core.timing import TIMING
 from punchlib.errors import PeerNotVerified, StreamBroken, WireMismatch
-from punchlib.net.channel import SocketChannel, nominate, open_channel
+from punchlib.net.channel import SocketChannel
+from punchlib.net.verifying import nominate, open_channel
 from punchlib.pump.stream import Stats, receive_stream, send_stream
 from tests.support.fault_proxy import Fault, FaultProxy, Kind
 from tests.support.stream_rig import (

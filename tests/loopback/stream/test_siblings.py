@@ -11,7 +11,8 @@ import pytest
 from punchlib.core.frames import FrameType
 from punchlib.core.handshake import Identity, Terms
 from punchlib.errors import PunchError
-from punchlib.net.channel import SocketChannel, open_channel
+from punchlib.net.channel import SocketChannel
+from punchlib.net.verifying import open_channel
 
 IDENTITY = Identity.generate()
 
