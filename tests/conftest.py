@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -10,6 +11,17 @@ import pytest
 from tests.support.ministack import ministack
 
 __all__ = ["ministack"]
+
+
+def pytest_configure() -> None:
+    """Who starts us in a shell's background, or by nohup, hands down signals that are ignored.
+
+    All that a test starts would ignore them too.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,8 +60,6 @@ def bash(top: Path, tmp_path: Path) -> Bash:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            # Whoever runs the tests under nohup ignores SIGHUP, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         try:
             out, err = process.communicate(stdin, DEADLINE)
