@@ -18,6 +18,7 @@ from punchlib.core.handshake import Identity
 from punchlib.errors import PunchError
 from punchlib.net import s3_route
 from punchlib.net.connector import Connector
+from punchlib.net.descriptors import Allowance
 from punchlib.rendezvous import dynamodb
 from punchlib.rendezvous.machine_service import StoreService, dispatch
 from punchlib.rendezvous.machine_store import MachineStore
@@ -34,6 +35,7 @@ def open_connector(
     *,
     store: RendezvousStore | None = None,
     report: Callable[[Event], None] = lambda event: None,
+    allowance: Allowance | None = None,
 ) -> Connector:
     """A connector on the running loop; the caller closes it.
 
@@ -41,6 +43,7 @@ def open_connector(
         config: what the environment says.
         store: the rendezvous; DynamoDB by default.
         report: is told what happens to each connection (`core/events.py`).
+        allowance: what each connection may hold, where descriptors are few.
     """
     loop = asyncio.get_running_loop()
     identity: asyncio.Future[Identity] | None = None
@@ -62,7 +65,13 @@ def open_connector(
     if config.bucket and Route.S3 in config.routes:
         fallback = s3_route.S3Route(config, lambda: s3_client(config))
     return Connector(
-        config, store, identity=identity, fallback=fallback, report=report, watcher=watcher
+        config,
+        store,
+        identity=identity,
+        fallback=fallback,
+        report=report,
+        watcher=watcher,
+        allowance=allowance,
     )
 
 

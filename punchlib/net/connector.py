@@ -10,6 +10,7 @@ from punchlib.config import Config
 from punchlib.core.events import Event
 from punchlib.core.handshake import Identity
 from punchlib.net.connection import Connection, Fallback, Spec
+from punchlib.net.descriptors import Allowance
 from punchlib.net.establishing import Establishing, Shared
 from punchlib.net.stun_client import StunClient
 from punchlib.rendezvous.store import RendezvousStore
@@ -27,6 +28,7 @@ class Connector:
         report: is told what happens to each connection (`core/events.py`).
         wall: the time of day; no decision depends on it.
         watcher: waits for peers' records; None for one that reads the store itself.
+        allowance: what each connection may hold, where descriptors are few.
     """
 
     def __init__(
@@ -39,10 +41,24 @@ class Connector:
         report: Callable[[Event], None] = lambda event: None,
         wall: Callable[[], float] = time.time,
         watcher: Watching | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         watcher = watcher or Watcher(store)
+        allowance = allowance or Allowance()
+        turns = asyncio.Semaphore(allowance.turns) if allowance.turns is not None else None
         stun = StunClient(config.stun_servers, config.stun_timeout, config.public_ip)
-        self._shared = Shared(config, store, identity, fallback, report, watcher, stun, wall)
+        self._shared = Shared(
+            config,
+            store,
+            identity,
+            fallback,
+            report,
+            watcher,
+            stun,
+            wall,
+            ports=allowance.ports,
+            turns=turns,
+        )
 
     async def establish(self, spec: Spec) -> Connection:
         """Connects one end to the other.

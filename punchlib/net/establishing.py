@@ -22,6 +22,7 @@ from punchlib.errors import Cause, NoRoute, PunchError
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel
 from punchlib.net.connection import Connection, Fallback
+from punchlib.net.descriptors import PORTS, Turn
 from punchlib.net.gather import Ends, open_ports
 from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
@@ -48,6 +49,8 @@ class Shared:
     watcher: Watching
     stun: StunClient
     wall: Callable[[], float] = time.time
+    ports: int = PORTS
+    turns: asyncio.Semaphore | None = None
 
 
 class Establishing:
@@ -67,6 +70,7 @@ class Establishing:
             timeout=self.config.timeout,
             wall=owner.wall,
         )
+        self.turn = Turn(owner.turns)
         self.log = Log()
         self.ends: Ends | None = None
         self.mine = ""  # our record's text
@@ -87,6 +91,7 @@ class Establishing:
         finally:
             if self.ends is not None:
                 self.ends.close()
+            self.turn.give_back()
 
     async def _run(self) -> Connection:
         done: Command | Connection = self.core.start()
@@ -135,6 +140,8 @@ class Establishing:
     # Registering and waiting
 
     async def _register(self, command: Register) -> Command:
+        with doing(lambda: "waiting for descriptors that other connections hold"):
+            await self.turn.take()
         ready = asyncio.ensure_future(self.owner.store.ready())
         gathered = asyncio.ensure_future(self._gather())
         try:
@@ -174,7 +181,7 @@ class Establishing:
                 return self.ends
             self.ends.close()
         with doing(lambda: "asking the STUN server for its address"):
-            return await open_ports(self.owner.stun, self.config.routes)
+            return await open_ports(self.owner.stun, self.config.routes, self.owner.ports)
 
     async def _show(self) -> Command | None:
         with doing(lambda: "registering in the rendezvous table"):
@@ -184,6 +191,7 @@ class Establishing:
     async def _wait(self, command: Wait) -> Command:
         """Waits for the peer's record to change."""
         assert self.ends is not None
+        self.turn.give_back()
         if command.show and (changed := await self._show()):
             return changed
         watching = asyncio.ensure_future(
@@ -208,10 +216,11 @@ class Establishing:
     # Attempts
 
     async def _try(self, command: Try) -> Command | Connection:
-        if command.plan.technique is Technique.NONE:
-            return await self._over_s3(command)
-        if command.peer.is_v1:
-            return await self._with_v1(command)
+        if command.plan.technique is Technique.NONE or command.peer.is_v1:
+            # Both may wait for the peer as long as it likes to take: not with a turn.
+            self.turn.give_back()
+            way = self._with_v1 if command.peer.is_v1 else self._over_s3
+            return await way(command)
         terms = await self._terms(command)
         assert self.ends is not None
         attempt = Attempt[Channel](
@@ -224,7 +233,12 @@ class Establishing:
             discard=lambda channel: channel.close(),
             log=self.log,
         )
-        winner = await self._unless_peer_changes(command, attempt.run())
+
+        async def run() -> Winner[Channel] | None:
+            await self.turn.take()
+            return await attempt.run()
+
+        winner = await self._unless_peer_changes(command, run())
         if winner is None:
             return self._failed(attempt.progress.stood_still)
         if not isinstance(winner, Winner):

@@ -19,9 +19,6 @@ from punchlib.core.records import Filtering, Mapping, Nat
 from punchlib.net import sockets
 from punchlib.net.stun_client import PunchPort, StunClient
 
-#: Punching ports on each side. The second one makes up for a lost or early SYN of the first.
-PORTS = 2
-
 
 @dataclass
 class Ends:
@@ -113,14 +110,14 @@ class Ends:
         return sockets.host_address(sockets.SOMEWHERE) or "127.0.0.1"
 
 
-async def open_ports(stun: StunClient, routes: Sequence[Route]) -> Ends:
-    """Opens fresh punching ports and learns their mapping.
+async def open_ports(stun: StunClient, routes: Sequence[Route], many: int) -> Ends:
+    """Opens so many fresh punching ports and learns their mapping.
 
     Dead STUN servers are no error here: there are fewer candidates then.
     """
     ports: list[PunchPort] = []
     if Route.PUNCHED in routes:
-        tasks = [asyncio.create_task(stun.open_port()) for _ in range(PORTS)]
+        tasks = [asyncio.create_task(stun.open_port()) for _ in range(many)]
         try:
             for task in tasks:
                 ports.append(await task)

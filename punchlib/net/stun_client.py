@@ -41,6 +41,7 @@ class PunchPort:
         local: our own address and the port.
         mapped: what the NAT makes of it; None when no STUN server told.
         keeper: the connection to the STUN server. While it is open, the NAT keeps the mapping.
+        anchor: holds the port while no keeper does. One descriptor is enough for a port.
     """
 
     local: TransportAddress
@@ -114,7 +115,8 @@ class StunClient:
                     failures.append("TCP: no answer in time")
                 else:
                     local = TransportAddress(keeper.getsockname()[0], port)
-                    return PunchPort(local, mapped, keeper, anchor)
+                    anchor.close()
+                    return PunchPort(local, mapped, keeper)
                 mapped = await self._over_udp(port, failures)
                 mine = sockets.host_address(mapped) or "127.0.0.1"
                 return PunchPort(TransportAddress(mine, port), mapped, None, anchor)
@@ -178,14 +180,18 @@ class StunClient:
             with contextlib.suppress(OSError):
                 while await loop.sock_recv(port.keeper, stun.MAX_MESSAGE):
                     continue
-            port.keeper.close()
             server = self.servers[self._preferred]
             try:
+                if port.anchor is None:
+                    port.anchor = sockets.punching_socket(port.local.port)
+                port.keeper.close()
                 async with asyncio.timeout(KEEP_PAUSE):
                     response, port.keeper = await self._ask_tcp(server, port.local.port)
             except (OSError, stun.StunError, EOFError, TimeoutError):
                 await asyncio.sleep(KEEP_PAUSE)
                 continue
+            port.anchor.close()
+            port.anchor = None
             if response.mapped != port.mapped:
                 return
         await loop.create_future()

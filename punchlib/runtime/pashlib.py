@@ -21,8 +21,10 @@ from punchlib import wiring
 from punchlib.config import Config
 from punchlib.core.events import Event
 from punchlib.errors import PunchError, UsageError
+from punchlib.net import descriptors
 from punchlib.net.connection import Spec
 from punchlib.net.connector import Connector
+from punchlib.net.descriptors import Allowance
 from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.runtime import state, verdicts
@@ -32,10 +34,6 @@ from punchlib.stopping import stopped
 
 #: Seconds for which a failed recv waits for its FIFO's reader, to let it go.
 RELEASE_TIME = 5.0
-
-#: Descriptors that a connection holds while it waits for its peer: its FIFO, its ports and what
-#: keeps them known to STUN, its listener; and what the process has beside that.
-DESCRIPTORS_EACH, DESCRIPTORS = 6, 64
 
 FORM = "send*KEY*ME*PEER*FIFO or recv*KEY*ME*PEER*FIFO"
 
@@ -193,8 +191,8 @@ def report(event: Event) -> None:
         say(line)
 
 
-def reserve_descriptors(connections: int) -> None:
-    """Makes room for the descriptors of so many connections.
+def reserve_descriptors(connections: int) -> Allowance:
+    """Makes room for the descriptors of so many connections, and says what each may hold.
 
     Raises:
         UsageError: this process may not have so many.
@@ -202,20 +200,24 @@ def reserve_descriptors(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = DESCRIPTORS + DESCRIPTORS_EACH * connections
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    if hard == resource.RLIM_INFINITY:
+        return Allowance()
+    allowed = descriptors.allowance(connections, hard)
+    if allowed is None:
+        needed = descriptors.needed(connections)
         raise UsageError(
             f"pashlib: {connections} connections need {needed} open files, and this process may "
             f"have {hard}",
-            next_step=f"give at most {max(0, hard - DESCRIPTORS) // DESCRIPTORS_EACH} connections "
+            next_step=f"give at most {descriptors.most_connections(hard)} connections "
             f"to one pashlib, or raise the limit: ulimit -Hn {needed}",
         )
+    return allowed
 
 
-async def run(connections: Sequence[tuple[Spec, str]], config: Config) -> int:
+async def run(connections: Sequence[tuple[Spec, str]], config: Config, allowance: Allowance) -> int:
     """Runs all connections under this process's loop."""
     loop = asyncio.get_running_loop()
-    connector = wiring.open_connector(config, report=report)
+    connector = wiring.open_connector(config, report=report, allowance=allowance)
     work = asyncio.ensure_future(Pashlib(config, connector).run(connections))
     signals: list[int] = []
 
@@ -262,9 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
         _begin()
-        reserve_descriptors(len(connections))
+        allowance = reserve_descriptors(len(connections))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(run(connections, config))
+            code = runner.run(run(connections, config, allowance))
     except UsageError as exc:
         state.mark_failed("pashlib", exc.message)
         say(str(exc))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from punchlib.net import descriptors
 from punchlib.runtime import engine
 from punchlib.runtime.layout import write_pashlib
-from punchlib.runtime.pashlib import DESCRIPTORS, DESCRIPTORS_EACH
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
 from tests.support.pashlib_rig import is_worker_of
@@ -304,7 +304,7 @@ def test_a_connection_that_waits_holds_few_descriptors(
     for _ in names:
         assert process.stderr.readline().startswith(b"Get local_addr")
     held = len(list(Path(f"/proc/{tool_of(pashlib)}/fd").iterdir()))
-    assert held <= DESCRIPTORS_EACH * len(names) + DESCRIPTORS
+    assert held <= descriptors.PROCESS + (descriptors.WAITING + descriptors.PORTS) * len(names)
     process.terminate()
     process.communicate(timeout=30)
 
@@ -316,7 +316,7 @@ def test_too_many_connections_for_its_descriptors_are_refused_with_the_number(
     connections = [f"recv*k{n}*1*0*f{n}" for n in range(10)]
     for name in range(10):
         os.mkfifo(pashlib.parent / f"f{name}")
-    needed = DESCRIPTORS + DESCRIPTORS_EACH * len(connections)
+    needed = descriptors.needed(len(connections))
     prefix = ("bash", "-c", f'ulimit -n {limit}; exec "$@"', "-")
     process = start(pashlib, alone, *connections, prefix=prefix)
     _, errors = process.communicate(timeout=60)
