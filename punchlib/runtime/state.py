@@ -118,19 +118,18 @@ def adopt(scope: Scope) -> None:
 
 
 def scope() -> Scope:
-    """The scope of this process. By hand the first answer is kept, for parents may end.
+    """The scope of this process. The first answer is kept, for parents may end.
 
     Raises:
         OSError: there is no /proc to find our script in.
     """
     global _kept
-    if _kept is not None:
+    if _kept is not None and (_in_engine or given() in ("", _kept.place)):
         return _kept
     line = script_shell.lineage()
     # `env -i` takes the variable from a stage; the shell that was started with it still has it.
-    if folder := given() or line.given:
-        return Scope(folder, False, line)
-    _kept = Scope(root(), True, line)
+    folder = given() or line.given
+    _kept = Scope(folder or root(), not folder, line)
     return _kept
 
 
