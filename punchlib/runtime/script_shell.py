@@ -106,7 +106,7 @@ class Process:
         except OSError:
             return True  # just now
         if not pids:
-            return not self._sleeps and self.program in (*_SHELLS, *_WRAPPERS)
+            return not self._waits_for_something() and self.program in (*_SHELLS, *_WRAPPERS)
         children = [_look(pid, self._proc) for pid in pids]
         return any(child is None or child.dead or child.is_ending() for child in children)
 
@@ -128,6 +128,17 @@ class Process:
         mark = b"PUNCH_STATE_DIR="
         found = next((v for v in variables if v.startswith(mark)), mark)
         return found[len(mark) :].decode("utf-8", "surrogateescape")
+
+    def _waits_for_something(self) -> bool:
+        """Is it asleep, other than on its way out of wait()?
+
+        That takes the child away first and calls itself running only then; in between it may have
+        lost the processor. Then `wchan`, where it sleeps, is "0" (proc(5)).
+        """
+        try:
+            return self._sleeps and read(f"{self._folder}/wchan") not in (b"0", b"do_wait")
+        except OSError:
+            return self._sleeps
 
     def _options(self) -> list[bytes]:
         """The words between its name and its first operand."""
