@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 from punchlib.config import Route
 
+_PRIVATE = [
+    ipaddress.IPv4Network(n)
+    for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+]
+
 
 class TransportAddress(NamedTuple):
     """An IPv4 address and a TCP port (RFC 8445: transport address)."""
@@ -78,8 +83,30 @@ def dialable(address: TransportAddress, own: Collection[Candidate]) -> bool:
     ip = ipaddress.IPv4Address(address.host)
     if ip.is_loopback:
         return any(ipaddress.IPv4Address(c.address.host).is_loopback for c in own)
-    nowhere = ip.is_link_local or ip.is_multicast or ip.is_reserved or ip.packed[0] == 0
-    return not nowhere
+    return not _nowhere(ip)
+
+
+def believable(mapped: TransportAddress, server: TransportAddress) -> bool:
+    """Whether a STUN server can have seen us at the address that it says.
+
+    It sees us in its own network or coming from a NAT's outside: one that has a public address
+    never sees a private one (RFC 1918, RFC 6598), and none but one on this machine sees loopback.
+    A lie would stand in our record, and a peer would knock there.
+
+    Args:
+        mapped: where we are, as it says.
+        server: where it was asked.
+    """
+    ours, its = ipaddress.IPv4Address(mapped.host), ipaddress.IPv4Address(server.host)
+    if ours.is_loopback:
+        return its.is_loopback
+    inside = any(ours in network for network in _PRIVATE)
+    asked_inside = its.is_loopback or any(its in network for network in _PRIVATE)
+    return not _nowhere(ours) and (asked_inside or not inside)
+
+
+def _nowhere(ip: ipaddress.IPv4Address) -> bool:
+    return ip.is_link_local or ip.is_multicast or ip.is_reserved or ip.packed[0] == 0
 
 
 def usable_host_address(host: str) -> bool:

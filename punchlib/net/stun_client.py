@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import stun as pystun
 
 from punchlib.core import stun
-from punchlib.core.candidates import TransportAddress
+from punchlib.core.candidates import TransportAddress, believable
 from punchlib.core.records import Nat
 from punchlib.net import sockets
 from punchlib.net.nat_observer import NatObserver, tcp_binding
@@ -210,7 +210,11 @@ class StunClient:
         self, server: tuple[str, int], port: int
     ) -> tuple[stun.BindingResponse, socket.socket]:
         address = await self._resolve(server)
-        return await tcp_binding(address, port)
+        response, keeper = await tcp_binding(address, port)
+        if not believable(response.mapped, address):
+            keeper.close()
+            raise stun.StunError(_lie(response.mapped))
+        return response, keeper
 
     async def _resolve(self, *servers: tuple[str, int]) -> TransportAddress:
         """The address of a server.
@@ -252,14 +256,19 @@ class StunClient:
             finally:
                 # Ends the thread too, when we were cancelled.
                 sock.close()
-            if answer is not None:
+            if answer is not None and believable(answer, address):
                 return answer
-            failures.append(f"{_name(server)} over UDP: no usable answer")
+            problem = _lie(answer) if answer else "no usable answer"
+            failures.append(f"{_name(server)} over UDP: {problem}")
         raise StunUnreachableError
 
 
 def _name(server: tuple[str, int]) -> str:
     return f"{server[0]}:{server[1]}"
+
+
+def _lie(mapped: TransportAddress) -> str:
+    return f"it says that we are at {mapped}, where it cannot have seen us"
 
 
 def _ask_udp(sock: socket.socket, address: TransportAddress) -> TransportAddress | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -58,6 +59,10 @@ def someone_elses(transaction: bytes, seen: TransportAddress) -> bytes:
     return stun.binding_success(b"x" * 12, LIE)
 
 
+def metadata_service(transaction: bytes, seen: TransportAddress) -> bytes:
+    return stun.binding_success(transaction, TransportAddress("169.254.169.254", seen.port))
+
+
 def silence(transaction: bytes, seen: TransportAddress) -> bytes:
     return b""
 
@@ -66,7 +71,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(main())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bad", [garbage, someone_elses, silence])
+@pytest.mark.parametrize("bad", [garbage, someone_elses, metadata_service, silence])
 def test_the_next_server_is_asked(bad: Answer) -> None:
     async def main() -> None:
         async with server(bad) as first, server(honest) as second:
@@ -90,6 +95,20 @@ def test_all_dead_is_no_hang_and_is_explained() -> None:
         assert any(f"{dead[0]}:{dead[1]} over TCP" in line for line in client.failures)
         port.close()
         await client.close()
+
+    run(main)
+
+
+def test_a_lie_is_named() -> None:
+    async def main() -> None:
+        async with server(metadata_service) as liar:
+            client = StunClient([liar], timeout=2.0)
+            port = await client.open_port()
+            assert port.mapped is None
+            said = rf"over TCP: it says that we are at 169\.254\.169\.254:{port.local.port}, where"
+            assert any(re.search(said, line) for line in client.failures), client.failures
+            port.close()
+            await client.close()
 
     run(main)
 

@@ -12,6 +12,7 @@ from punchlib.core.candidates import (
     CandidatePair,
     CandidateType,
     TransportAddress,
+    believable,
     usable_host_address,
 )
 
@@ -52,6 +53,29 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 )
 def test_which_of_our_addresses_a_peer_could_reach(host: str, usable: bool) -> None:
     assert usable_host_address(host) is usable
+
+
+@pytest.mark.parametrize(
+    ("server", "mapped", "is_believed"),
+    [
+        ("203.0.113.7", "198.51.100.4", True),
+        ("203.0.113.7", "10.0.0.4", False),
+        ("203.0.113.7", "100.64.0.4", False),
+        ("203.0.113.7", "127.0.0.1", False),
+        ("203.0.113.7", "169.254.169.254", False),
+        ("203.0.113.7", "224.0.0.1", False),
+        ("203.0.113.7", "0.0.0.0", False),
+        ("203.0.113.7", "255.255.255.255", False),
+        ("10.0.0.9", "10.0.0.4", True),
+        ("10.0.0.9", "198.51.100.4", True),
+        ("10.0.0.9", "127.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "10.0.0.4", True),
+    ],
+)
+def test_what_a_stun_server_can_have_seen(server: str, mapped: str, is_believed: bool) -> None:
+    addresses = TransportAddress(mapped, 4711), TransportAddress(server, 3478)
+    assert believable(*addresses) is is_believed
 
 
 def test_the_route_of_a_pair() -> None:
