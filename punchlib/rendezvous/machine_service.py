@@ -24,7 +24,7 @@ from punchlib.rendezvous.store import RendezvousStore, Slot
 from punchlib.rendezvous.watcher import Watcher
 
 #: Seconds for which a service stays though it has nobody to serve.
-IDLE = 60.0
+IDLE = 20.0
 
 
 def dispatch(control: socket.socket, serve: Callable[[socket.socket, Any], None]) -> None:

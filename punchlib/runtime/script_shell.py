@@ -214,7 +214,7 @@ def lineage(proc: str = "/proc") -> Lineage:
             shells.append(process)
         elif own is None and process.program not in _WRAPPERS:
             own = len(shells)
-    if top is None and len(chain) > 1 and _was_adopted(chain[-2], chain[-1], us):
+    if top is None and _was_adopted(chain):
         top = chain[-2]
     orphans = chain[: chain.index(top) + 1] if top is not None and top.pid != top.group else []
     if top is not None and orphans:
@@ -256,19 +256,17 @@ def _in_background(shell: Process, chain: list[Process]) -> bool:
     return not place or chain[place - 1].ignores(2, 3)
 
 
-def _was_adopted(top: Process, init: Process, us: Process) -> bool:
-    """Is its parent the one of all orphans, and not who started it?
+def _was_adopted(chain: list[Process]) -> bool:
+    """Is pid 1 the last of this chain as the parent of all orphans, and not as who started us?
 
-    In a container that is often part of the same session, which then tells nothing. What a shell
-    has started in the background can be told, and whether pid 1 is a shell that runs such tools.
-
-    Args:
-        top: what is right below pid 1.
-        init: its parent.
-        us: this process.
+    In a container it is often of the same session, which then tells nothing. What a shell has
+    started in the background can be told, and whether pid 1 is a shell that runs such tools.
     """
-    if init.pid != 1 or not top.ignores(2, 3):
+    us, init = chain[0], chain[-1]
+    if init.pid != 1 or len(chain) < 2 or not chain[-2].ignores(2, 3):
         return False
+    if any(between.program not in _WRAPPERS for between in chain[1:-1]):
+        return False  # that started us, whoever started it
     tool = us.words[len(us._options()) + 1 :][:1]
     name = b"".join(tool).rpartition(b"/")[2]
     return not (name and init.program in _SHELLS and init.mentions(name))

@@ -18,6 +18,8 @@ from punchlib.node import sandbox
 from tests.support.jobtools import processes, wait_until
 from tests.support.privilege import MODES_APPLY
 
+#: Below the folder.
+SANDBOX = "punchlib/node/sandbox.py"
 NOBODY = 65534
 
 
@@ -31,9 +33,10 @@ def user(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def folder(user: dict[str, Any]) -> Iterator[Path]:
-    """A folder of that user below /tmp, with a copy of the sandbox that it can read."""
+    """A folder of that user below /tmp, with a copy of punchlib that it can read."""
     path = Path(tempfile.mkdtemp(prefix="sandbox-"))
-    shutil.copy(sandbox.__file__, path / "sandbox.py")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(sandbox.__file__).parents[1], path / "punchlib", ignore=ignored)
     for name in ("tmp", "kept"):
         (path / name).mkdir()
     (path / "kept/file").write_text("kept")
@@ -55,7 +58,7 @@ def python() -> str:
 def run(
     folder: Path, user: dict[str, Any], script: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [python(), "-I", "-S", str(folder / "sandbox.py"), *options, "--"]
+    command = [python(), "-I", "-S", str(folder / SANDBOX), *options, "--"]
     return subprocess.run(
         [*command, "bash", "-c", script],
         capture_output=True,
@@ -93,7 +96,7 @@ def test_its_exit_status(script: str, code: int, folder: Path, user: dict[str, A
 
 
 def test_a_command_that_is_not_there(folder: Path) -> None:
-    command = [sys.executable, str(folder / "sandbox.py"), "--", "no-such-command"]
+    command = [sys.executable, str(folder / SANDBOX), "--", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (127, "sandbox: no-such-command is not there\n")
 
@@ -102,7 +105,7 @@ def test_a_command_behind_a_closed_folder(folder: Path, user: dict[str, Any]) ->
     (folder / "closed").mkdir(mode=0)
     (folder / "plain-file").write_text("echo")
     prefix = () if user else MODES_APPLY
-    sandboxed = [*prefix, python(), "-I", "-S", str(folder / "sandbox.py"), "--"]
+    sandboxed = [*prefix, python(), "-I", "-S", str(folder / SANDBOX), "--"]
     for command, code, said in (
         ("no-such-command", 127, "no-such-command is not there"),
         ("plain-file", 126, "plain-file: Permission denied"),
@@ -124,7 +127,7 @@ def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[st
     mark = f"PUNCH_TEST_MARK={folder.name}"
     script = "setsid sleep 600 & (trap '' HUP; sleep 600) & sleep 600"
     process = subprocess.Popen(
-        [python(), "-I", "-S", str(folder / "sandbox.py"), "--", "bash", "-c", script],
+        [python(), "-I", "-S", str(folder / SANDBOX), "--", "bash", "-c", script],
         env={**os.environ, "PUNCH_TEST_MARK": folder.name},
         cwd="/",
         **user,
@@ -138,7 +141,7 @@ def test_nothing_outlives_it(signum: signal.Signals, folder: Path, user: dict[st
 def test_sigterm_is_heard_inside(folder: Path, user: dict[str, Any]) -> None:
     script = "trap 'echo heard; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen(
-        [python(), "-I", "-S", str(folder / "sandbox.py"), "--", "bash", "-c", script],
+        [python(), "-I", "-S", str(folder / SANDBOX), "--", "bash", "-c", script],
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",

@@ -166,7 +166,7 @@ def test_a_send_that_fails_can_cut_its_sibling(nodes: Nodes, ministack: MiniStac
     other = uuid.uuid4().hex
     sends = f"{nodes.pashlib} send*{nodes.key}*0*1*out send*{other}*0*1*out2"
     stage = "yes | head -c 30000000 | tee out2 >out"
-    dies = f"{nodes.pashlib} recv*{other}*1*0*in & exec <in; head -c 9 >&2; kill -9 $!\n"
+    dies = f"{nodes.pashlib} recv*{other}*1*0*in & exec <in; head -c 9 >&2; kill -9 $!; sleep 5\n"
     ended = nodes.run(
         worker=nodes.script("mkfifo out out2\n", [stage, sends]),
         merger=nodes.merger(),
