@@ -31,11 +31,14 @@ names = texts.filter(
     st.lists(st.tuples(names, names, st.lists(texts)), min_size=1),
     names,
     st.sampled_from(["runner", "handler"]),
+    st.sampled_from([0.0, 0.5, 900.0]),
+    st.sampled_from([0.0, 20.0]),
 )
 def test_an_event_survives_the_way(
-    tasks: list[tuple[str, str, list[str]]], job: str, commit: str
+    tasks: list[tuple[str, str, list[str]]], job: str, commit: str, timeout: float, lease: float
 ) -> None:
-    event = Event(tuple(Task(i, f, tuple(a)) for i, f, a in tasks), job, "ab" * 32, commit)
+    told = tuple(Task(i, f, tuple(a)) for i, f, a in tasks)
+    event = Event(told, job, "ab" * 32, commit, timeout, lease)
     assert Event.from_json(json.loads(json.dumps(event.to_json()))) == event
 
 
@@ -65,6 +68,10 @@ def test_the_singular_form() -> None:
         {"ids": ["a"], "folder_ids": ["f"], "args": ["x"]},
         {"ids": ["a"], "folder_ids": ["f"], "job_id": 3},
         {"ids": ["a"], "folder_ids": ["f"], "commit": "nobody"},
+        {"ids": ["a"], "folder_ids": ["f"], "timeout": "soon"},
+        {"ids": ["a"], "folder_ids": ["f"], "lease": -1},
+        {"ids": ["a"], "folder_ids": ["f"], "lease": float("nan")},
+        {"ids": ["a"], "folder_ids": ["f"], "lease": [20]},
     ],
 )
 def test_what_is_no_event(data: object) -> None:
