@@ -43,18 +43,19 @@ demo: $(DEMO_STAMP) ## sort a real text on this machine: no Docker, no AWS accou
 
 # --- development ----------------------------------------------------------------------------
 
-# Most tests wait for something most of the time; a file's tests share what they start.
+# Most tests wait for something most of the time; a file's tests share what they start. The long
+# files come first, or one of them would be left at the end.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 
 .PHONY: test
 test: $(STAMP) ## what must hold at every change, in minutes; as root with NATs in namespaces
 	@tests/prepare.sh
-	$(PYTEST) -m 'not slow' tests/unit tests/loopback tests/nat tests/truth
+	$(PYTEST) -m 'not slow' tests/truth tests/nat tests/loopback tests/unit
 
 .PHONY: test-all
 test-all: $(STAMP) ## every test but those in containers, and what the code covers
 	@tests/prepare.sh
-	$(PYTEST) --cov=punchlib tests/unit tests/loopback tests/nat tests/truth tests/attack
+	$(PYTEST) --cov=punchlib tests/attack tests/truth tests/nat tests/loopback tests/unit
 
 .PHONY: attack
 attack: $(STAMP) ## who may not get in, and what may not stay behind; as root (LEFTOVERS=N runs)
