@@ -24,7 +24,6 @@ ELSEWHERE = {
     "cli/deploy.py": "loopback/aws/test_stacks.py",
     "cli/destroy.py": "loopback/aws/test_stacks.py",
     "cli/ec2_handler.py": "loopback/node/test_handlers.py",
-    "cli/interrupt.py": "loopback/jobs/test_cli.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/run.py": "loopback/jobs/test_cli.py",

@@ -1,0 +1,51 @@
+"""A Ctrl-C is never lost, wherever Python is when it comes."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from punchlib.cli.interrupt import Interrupted, interruptible
+
+
+class Finalized:
+    """Python drops an exception that is raised in here."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.signum)
+        for _ in range(1000):  # the handler runs between two of these
+            pass
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["in a finalizer", "in our code"])
+def test_it_is_raised(signum: int, where: str) -> None:
+    before = signal.getsignal(signum), signal.getsignal(signal.SIGALRM)
+    went_on = False
+    with pytest.raises(Interrupted) as caught, interruptible():
+        if where == "in a finalizer":
+            Finalized(signum)
+            went_on = True
+            time.sleep(30)
+        signal.raise_signal(signum)
+        time.sleep(30)
+    assert caught.value.exit_code == 128 + signum
+    assert went_on is (where == "in a finalizer")
+    assert (signal.getsignal(signum), signal.getsignal(signal.SIGALRM)) == before
+
+
+def test_a_second_one_does_not_tear_the_orderly_end() -> None:
+    ended = False
+    with pytest.raises(Interrupted), interruptible():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)
+            ended = True
+    assert ended
