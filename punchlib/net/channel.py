@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import socket
 import ssl
@@ -26,6 +27,7 @@ from punchlib.core.liveness import Signs
 from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
 from punchlib.net import tls
 from punchlib.net.readiness import Readiness
+from punchlib.net.sockets import TCP_RTO_MAX_MS
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -33,6 +35,11 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 # two count retransmits and probes; rto, ato, snd_mss, rcv_mss; unacked, sacked, lost, retrans,
 # fackets; and in ms the time since data was sent, an ACK was sent, data came and an ACK came.
 _TCP_INFO = struct.Struct("=8B13I")
+
+#: Milliseconds: the longest that the kernel waits before it asks again for an acknowledgement. Its
+#: own is 120 s, and it waits ever longer between probes of a shut window, also while each is
+#: answered: after minutes behind a slow reader a machine's death would show minutes later.
+ASKS_AGAIN_MS = 5000
 
 #: How much payload is copied to join its header, so that both leave as one full TLS record.
 _JOINED = 16384 - HEADER_SIZE
@@ -314,7 +321,7 @@ class _Frame:
 
 
 def tune(sock: socket.socket) -> None:
-    """Socket options of every stream: no delay for small frames, and death noticed while idle.
+    """Socket options of every stream: no delay for small frames, and death noticed soon.
 
     No TCP_USER_TIMEOUT: Linux also applies it to a window that stays shut although every probe is
     answered, so it would take a slow reader for a dead one. `core.liveness` tells the two apart.
@@ -324,6 +331,8 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, ASKS_AGAIN_MS)
 
 
 def describe(sock: socket.socket) -> str:

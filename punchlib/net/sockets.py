@@ -11,10 +11,6 @@ from punchlib.core.candidates import TransportAddress, usable_host_address
 
 IP_MINTTL = 21  # ip(7); the constant is missing from the socket module
 TCP_RTO_MAX_MS = 44  # Linux 6.15; older kernels refuse it
-#: Milliseconds: the longest that the kernel waits before it asks again for an acknowledgement. Its
-#: own is 120 s, and it waits ever longer between probes of a shut window, also while each is
-#: answered: after minutes behind a slow reader a machine's death would show minutes later.
-ASKS_AGAIN_MS = 5000
 NORMAL_TTL = 64
 TCP_SYN_RECV = 3
 TCP_ESTABLISHED = 1
@@ -62,8 +58,6 @@ def settle(sock: socket.socket) -> None:
     """Takes back what punching set, once the connection is up."""
     sock.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, ASKS_AGAIN_MS)
 
 
 def tcp_state(sock: socket.socket) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.net import sockets
+from punchlib.net import channel, sockets
 from tests.support import ministack
 from tests.support.fault_gate import private_network
 from tests.support.pashlib_rig import DEADLINE, MODES, PATIENCE, SECURITIES, Gated, pair, world
@@ -23,7 +23,7 @@ NOTICED = DEADLINE
 def asks_again_soon() -> bool:
     """This kernel can be told to; an older one asks ever less often, the longer a reader stands."""
     with socket.socket() as sock:
-        sockets.settle(sock)
+        channel.tune(sock)
         try:
             return bool(sock.getsockopt(socket.IPPROTO_TCP, sockets.TCP_RTO_MAX_MS))
         except OSError:
