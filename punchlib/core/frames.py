@@ -18,7 +18,7 @@ import struct
 from typing import NamedTuple
 
 from punchlib.core import names
-from punchlib.errors import REPORTED, Cause, StreamBroken, escape
+from punchlib.errors import REPORTED, Cause, StreamBroken
 
 HEADER_SIZE = 4
 #: The most payload that one DATA frame carries, in bytes.
@@ -178,7 +178,7 @@ def encode_cause(cause: Cause) -> bytes:
 def decode_cause(payload: bytes | bytearray | memoryview) -> Cause:
     """Reads the payload of ERROR; what comes back is safe to print."""
     reason, _, origin = bytes(payload).decode("utf-8", "replace").partition("\0")
-    return Cause(escape(reason) or "no reason given", origin if names.is_name(origin) else "")
+    return names.heard(reason or "no reason given", origin)
 
 
 class _Conversation:

@@ -6,7 +6,7 @@ argument or an environment variable somewhere.
 
 from __future__ import annotations
 
-from punchlib.errors import UsageError, escape
+from punchlib.errors import Cause, UsageError, escape
 
 #: Bytes; with what is put around it a file name must stay below 255.
 LONGEST = 200
@@ -49,6 +49,11 @@ def is_name(name: str) -> bool:
     except UsageError:
         return False
     return True
+
+
+def heard(reason: str, origin: str) -> Cause:
+    """A cause as a peer said it: safe to print, and without an origin that is no name."""
+    return Cause(escape(reason), origin if is_name(origin) else "")
 
 
 def shown(text: str) -> str:

@@ -19,7 +19,7 @@ from punchlib.config import Security
 from punchlib.core import names
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.handshake import REVISION
-from punchlib.errors import Cause, PeerNotVerified, WireMismatch, escape
+from punchlib.errors import Cause, PeerNotVerified, WireMismatch
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -226,8 +226,7 @@ def _withdrawal(fields: dict[str, object], scope: str, job_key: bytes) -> Withdr
     gone = fields["gone"]
     if not isinstance(gone, dict):
         raise RecordError("gone is not an object")
-    origin = str(gone.get("origin", ""))
-    cause = Cause(escape(str(gone.get("reason", ""))), origin if names.is_name(origin) else "")
+    cause = names.heard(str(gone.get("reason", "")), str(gone.get("origin", "")))
     return Withdrawal(str(gone.get("met", "")), _int(gone.get("exit_code", 0)), cause)
 
 
