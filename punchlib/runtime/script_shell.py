@@ -219,12 +219,9 @@ def lineage(proc: str = "/proc") -> Lineage:
     orphans = chain[: chain.index(top) + 1] if top is not None and top.pid != top.group else []
     if top is not None and orphans:
         lost = _lost_parents(top, us, proc)
+        names = {shell.name for shell in lost}
         own = len(shells) if own is None else own
-        shells = [
-            *shells[:own],
-            *lost,
-            *(s for s in shells[own:] if s.name not in {x.name for x in lost}),
-        ]
+        shells[own:] = [*lost, *(s for s in shells[own:] if s.name not in names)]
         own += len(lost)
     own = len(shells) if own is None else own
     return Lineage(chain, shells if own else [us, *shells], own or 1, orphans)

@@ -136,7 +136,7 @@ def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
             will not wait for them.
     """
     for shell in scope.shells:
-        if os.path.exists(f"{_verdicts(scope, shell)}/{shell}.begun"):  # noqa: PTH110
+        if _has_begun(scope, shell):
             return shell
     living = [s for s in candidates if script_shell.find(s, scope.proc)]
     last = living or candidates
@@ -154,8 +154,11 @@ def _adopter(scope: state.Scope) -> str | None:
 
 def _will_begin(scope: state.Scope, shell: str) -> bool:
     """Has this shell's wait script yet to name its stages?"""
-    begun = os.path.exists(f"{_verdicts(scope, shell)}/{shell}.begun")  # noqa: PTH110
-    return not begun and script_shell.find(shell, scope.proc) is not None
+    return not _has_begun(scope, shell) and script_shell.find(shell, scope.proc) is not None
+
+
+def _has_begun(scope: state.Scope, shell: str) -> bool:
+    return os.path.exists(f"{_verdicts(scope, shell)}/{shell}.begun")  # noqa: PTH110
 
 
 def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:
