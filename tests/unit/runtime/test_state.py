@@ -121,6 +121,19 @@ def test_scripts_of_an_orphaned_driver_do_not_meet(
     assert len(markers.failures(folders[3:])) == 1
 
 
+def test_a_process_looks_once_for_each_folder_that_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It walks through its parents, and hundreds of connections ask."""
+    monkeypatch.setattr(state, "_kept", None)
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "a"))
+    first = state.scope()
+    assert first.place == str(tmp_path / "a")
+    assert state.scope() is first
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "b"))
+    assert state.scope().place == str(tmp_path / "b")
+
+
 #: Says that it runs, and dies by that signal, exits, or ends as tools do.
 BEGINS = (
     "import os; from punchlib.runtime import state; state.begin('tee');"
