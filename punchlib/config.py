@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from punchlib.errors import UsageError
+from punchlib.names import check_name
 
 
 class Route(StrEnum):
@@ -127,7 +128,7 @@ class Config:
             table=env.get("PUNCH_TABLE") or cls.table,
             function=env.get("PUNCH_FUNCTION") or cls.function,
             job_id=env.get("PASH_JOB_ID", ""),
-            node=env.get("PUNCH_NODE", ""),
+            node=_name(env, "PUNCH_NODE"),
             job_key=_hex(env, "PUNCH_JOB_KEY"),
             stun_servers=_servers(env, "PASH_STUN_SERVER") or DEFAULT_STUN_SERVERS,
             stun_timeout=_number(env, "PASH_STUN_TIMEOUT_MS", 8000.0) / 1000.0,
@@ -141,6 +142,11 @@ class Config:
             on_lambda="LEASH_ON_LAMBDA" in env or "AWS_LAMBDA_FUNCTION_NAME" in env,
             debug=_flag(env, "PUNCH_DEBUG"),
         )
+
+
+def _name(env: Mapping[str, str], variable: str) -> str:
+    text = env.get(variable, "")
+    return check_name(text, variable) if text else ""
 
 
 def _region(env: Mapping[str, str]) -> str:

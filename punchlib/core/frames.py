@@ -17,7 +17,7 @@ import enum
 import struct
 from typing import NamedTuple
 
-from punchlib.core import names
+from punchlib import names
 from punchlib.errors import REPORTED, Cause, StreamBroken
 
 HEADER_SIZE = 4

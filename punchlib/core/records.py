@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
+from punchlib import names
 from punchlib.config import Security
-from punchlib.core import names
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.handshake import REVISION
 from punchlib.errors import Cause, PeerNotVerified, WireMismatch

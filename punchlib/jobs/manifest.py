@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from punchlib.core.names import check_name, check_text, shown
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place, place
+from punchlib.names import check_name, check_text, shown
 
 MANIFEST = "job.toml"
 #: Bytes of a script or manifest.

@@ -16,7 +16,6 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from punchlib.jobs.placement import Place
 from punchlib.local import rie
 from punchlib.local.host import Host
 from punchlib.local.workers import LocalLambda
-from punchlib.node import door, ec2_handler, sandbox
+from punchlib.node import door, ec2_handler, sandbox, scratch
 from punchlib.runtime import engine_client, layout
 from punchlib.runtime.invoke_lambda import NODE_DOOR
 
@@ -74,7 +73,8 @@ class LocalCloud:
         emulator = rie.locate()
         root = self._given
         if root is None:
-            root = Path(tempfile.mkdtemp(prefix="punch-local-"))
+            root = scratch.name("punch-local")
+            self._exit.callback(os.close, scratch.make(root))
             self._exit.callback(_remove, root)
         self._root = root
         aws = socket.create_server((STUN_HOSTS[0], 0), backlog=1024)

@@ -7,6 +7,7 @@
 - Whatever ends the run, the kernel ends every process of it; the janitor then removes its folder.
 - Who kills `punch` kills what the user sees. The janitor, in a session of its own, notices and
   ends the run; were the janitor killed, the run dies with it, and `punch` removes the folder.
+  Were both killed, the next run does.
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import select
 import shutil
 import signal
 import socket
 import struct
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 from punchlib.errors import UsageError
-from punchlib.node import sandbox
+from punchlib.node import sandbox, scratch
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIOCSIFFLAGS = 0x8914
@@ -48,7 +47,7 @@ def enter() -> Path:
     """
     global entered
     entered = True
-    folder = Path(tempfile.gettempdir()) / f"punch-local-{secrets.token_hex(8)}"
+    folder = scratch.name("punch-local")
     us = os.pidfd_open(os.getpid())
     refusal, refuse = os.pipe()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
@@ -80,7 +79,7 @@ def _keep(punch: int, folder: Path, refuse: int) -> None:
     """The janitor. Returns in the new world only."""
     os.setsid()  # what is sent to the terminal's processes, `punch` passes on
     try:
-        folder.mkdir(mode=0o700)
+        scratch.make(folder)  # held until the janitor and the run have ended
         sandbox.unshare(
             sandbox.NEWNS | sandbox.NEWIPC | sandbox.NEWPID | sandbox.NEWNET,
         )

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from punchlib.core import stun
-from punchlib.core.candidates import TransportAddress
+from punchlib.core.candidates import TransportAddress, believable
 from punchlib.core.records import Filtering, Mapping, Nat
 from punchlib.net import sockets
 from punchlib.net.own_time import own_timeout
@@ -73,12 +73,19 @@ class NatObserver:
         try:
             async with own_timeout(SECOND_OPINION):
                 second = self._response.other
-                if second is None or second.host == self._server.host:
+                # What it names is asked by us: not where no such server could be.
+                if (
+                    second is None
+                    or second.host == self._server.host
+                    or not believable(second, self._server)
+                ):
                     second = await self._other_server()
                 answer, sock = await tcp_binding(second, self.local.port)
         except (OSError, stun.StunError, EOFError, TimeoutError):
             return Mapping.UNKNOWN
         sock.close()
+        if not believable(answer.mapped, second):
+            return Mapping.UNKNOWN
         same = answer.mapped == self._response.mapped
         return Mapping.INDEPENDENT if same else Mapping.DEPENDENT
 

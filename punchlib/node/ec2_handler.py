@@ -105,7 +105,7 @@ def serve(
 
 
 def _run(server: _Server, pashlib: Path | None, config: Config) -> int:
-    with scratch.folder("punch-ec2-") as root:
+    with scratch.folder("punch-ec2") as root:
         runner = ScriptRunner(client("s3", config), config, workdir(), _view(root, pashlib))
         return server.run(runner)
 

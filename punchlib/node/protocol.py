@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchlib.core.names import check_name, check_text, shown
 from punchlib.errors import JobFailed, UsageError
+from punchlib.names import check_name, check_text, shown
 from punchlib.runtime import state
 from punchlib.runtime.markers import Marker
 

@@ -1,10 +1,14 @@
-"""A folder in /tmp that is removed with its process, or by the next one where that was killed."""
+"""A folder in /tmp that is removed with its process, or by the next one where that was killed.
+
+Whoever uses one holds a lock on it, which the kernel lets go of with the last of its processes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,16 +17,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def folder(prefix: str) -> Iterator[Path]:
-    """A new folder; first removes those of the same prefix, and of our user, that nobody uses.
-
-    Whoever uses one holds a lock on it, which the kernel lets go of with the process.
+    """A new folder for the user alone; first removes those of its kind that nobody uses any more.
 
     Raises:
         OSError: there is no room for one.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        _remove_unused(path)
-    path, lock = _make(prefix)
+    path = name(prefix)
+    lock = make(path)
     try:
         yield path
     finally:
@@ -30,13 +31,26 @@ def folder(prefix: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _make(prefix: str) -> tuple[Path, int]:
+def name(prefix: str) -> Path:
+    """A name for one; those with the same prefix are of one kind."""
+    return Path(tempfile.gettempdir()) / f"{prefix}-{secrets.token_hex(8)}"
+
+
+def make(path: Path) -> int:
+    """Makes a folder that has such a name, as `folder` does; the descriptor that holds it.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    prefix, _, _ = path.name.rpartition("-")
+    for other in path.parent.glob(f"{prefix}-*"):
+        _remove_unused(other)
     while True:
-        path = Path(tempfile.mkdtemp(prefix=prefix))
+        path.mkdir(mode=0o700)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():  # else another one took it for unused before it was locked
-            return path, lock
+            return lock
         os.close(lock)
 
 

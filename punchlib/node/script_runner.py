@@ -9,6 +9,7 @@ When the job runner no longer waits for the result, the node stops (punchlib.nod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -18,14 +19,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox
+from punchlib.node import sandbox, scratch
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
 from punchlib.node.stderr_tail import StderrTail
@@ -115,31 +116,41 @@ class ScriptRunner:
         if claimed is None:
             note = "a script that uses the same folder in /tmp is still running here"
             return ended(1, note=note, ended=Ended.LOST)
-        # A sandboxed script's folder has one name outside and another one inside.
-        name = f"punch-run-{secrets.token_hex(8)}"
-        outside = Path(self._view.tmp) / name if self._view else Path("/tmp")
-        run_dir = outside / name
         try:
-            (run_dir / "tmp").mkdir(mode=0o700, parents=True)
-            state.prepare_folder(str(run_dir / "state"))
-            script = run_dir / "script.sh"
-            script.write_bytes(text)
-            inside = Path("/tmp") / name
-            tail = StderrTail(task.id)
-            stop, code = self._execute(
-                ["bash", str(inside / script.name), task.folder_id, *task.args],
-                self._environment(task, event, inside),
-                outside,
-                tail,
-                self._watch(task, event, deadline),
-                caller,
-            )
-            return self._settle(ended, run_dir / "state", event, code, tail.text(), stop)
+            with self._folder() as (outside, inside):
+                (outside / "tmp").mkdir(mode=0o700)
+                state.prepare_folder(str(outside / "state"))
+                (outside / "script.sh").write_bytes(text)
+                tail = StderrTail(task.id)
+                stop, code = self._execute(
+                    ["bash", str(inside / "script.sh"), task.folder_id, *task.args],
+                    self._environment(task, event, inside),
+                    outside.parent,
+                    tail,
+                    self._watch(task, event, deadline),
+                    caller,
+                )
+                return self._settle(ended, outside / "state", event, code, tail.text(), stop)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
             self._claimed -= claimed
-            shutil.rmtree(outside if self._view else run_dir, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[tuple[Path, Path]]:
+        """A folder for one run: its name for us, and its name for the script."""
+        if not self._view:
+            with scratch.folder("punch-run") as folder:
+                yield folder, folder
+            return
+        # In a /tmp of the script's own; what is there when this node is killed goes with our root.
+        name = f"punch-run-{secrets.token_hex(8)}"
+        tmp = Path(self._view.tmp) / name
+        try:
+            (tmp / name).mkdir(mode=0o700, parents=True)
+            yield tmp / name, Path("/tmp") / name
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
 
     def _claim(self, text: bytes) -> set[bytes] | None:
         """Reserves the folders that a script makes in a shared /tmp; None when one is taken."""
@@ -191,13 +202,13 @@ class ScriptRunner:
         self,
         cmd: list[str],
         env: dict[str, str],
-        outside: Path,
+        tmp: Path,
         tail: StderrTail,
         watch: Callable[[], Stop | None],
         caller: int | None,
     ) -> tuple[Stop | None, int]:
         if self._view:
-            cmd = sandbox.command(cmd, self._view.with_tmp(str(outside)))
+            cmd = sandbox.command(cmd, self._view.with_tmp(str(tmp)))
         chatter = StderrTail(tail.name)
         process = None
         try:

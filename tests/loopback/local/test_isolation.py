@@ -121,6 +121,23 @@ def test_the_janitor_is_killed(scratch: Path, tmp_path: Path) -> None:
     assert_nothing_left(scratch)
 
 
+def test_the_next_run_tidies_up_where_nobody_was_left_to(scratch: Path, tmp_path: Path) -> None:
+    lasting_job(tmp_path)
+    killed = start(tmp_path, scratch)
+    wait_until(lambda: [p for p in processes(str(scratch)) if _runs(p, "sort")])
+    [janitor] = _children(killed.pid)
+    for pid in (killed.pid, janitor):
+        os.kill(pid, signal.SIGKILL)
+    killed.communicate(timeout=30)
+    wait_until(lambda: not processes(str(scratch)), 30)
+    assert [p.name.startswith("punch-local-") for p in scratch.iterdir()] == [True]
+    following = start(tmp_path, scratch)
+    wait_until(lambda: len(_children(following.pid)) == 1)
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=60)
+    assert_nothing_left(scratch)
+
+
 @pytest.mark.parametrize("moment", quick([0.02, 0.06, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 1.6], 5))
 def test_interrupted_at_any_moment(moment: float, scratch: Path, tmp_path: Path) -> None:
     lasting_job(tmp_path)

@@ -13,7 +13,7 @@ from punchlib.node import scratch
 
 _OWNER = """
 from punchlib.node import scratch
-with scratch.folder("punch-test-") as path:
+with scratch.folder("punch-test") as path:
     (path / "file").touch()
     print(path, flush=True)
     input()
@@ -50,7 +50,7 @@ def test_the_next_start_removes_what_a_killed_one_left(
         killed.wait()
         assert (left / "file").exists()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp))
-        with scratch.folder("punch-test-") as ours:
+        with scratch.folder("punch-test") as ours:
             assert ours.is_dir()
             assert not left.exists()
             assert (its / "file").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.core import names
+from punchlib import names
 from punchlib.core.frames import (
     HEADER_SIZE,
     MAX_DATA,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.core.names import LONGEST, check_name, check_text
 from punchlib.errors import UsageError
+from punchlib.names import LONGEST, check_name, check_text
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "it's", "é", "#fifo1", "x" * LONGEST, "a.sh", "-n"])
