@@ -26,6 +26,7 @@ from punchlib.aws import errors
 from punchlib.config import Config
 from punchlib.core.frames import (
     HEADER_SIZE,
+    MAX_DATA,
     FrameHeader,
     FrameType,
     decode_header,
@@ -43,6 +44,8 @@ from punchlib.rendezvous.watcher import pause_after
 PREFIX = "punch-streams/"
 #: Bytes: an object is sent when it is this large, or when the one before is on its way.
 OBJECT_SIZE = 8 << 20
+#: Bytes that an object can have, sealed. A larger one is not ours, and may not fill our memory.
+MAX_OBJECT = OBJECT_SIZE + 2 * MAX_DATA
 #: Objects that may wait for the reader.
 WINDOW = 4
 THREADS = 16
@@ -136,7 +139,9 @@ class S3Route:
             self._client = self._make_client()
         answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self.bucket, **request)
         if "Body" in answer:
-            answer["Body"] = answer["Body"].read()
+            with answer["Body"] as body:
+                fits = answer["ContentLength"] <= MAX_OBJECT
+                answer["Body"] = body.read() if fits else None
         return answer
 
 
@@ -234,7 +239,9 @@ class S3Channel:
                 await asyncio.sleep(self._looks.pause(self._loop.time()))
         finally:
             self._waiting_since = None
-        body: bytes = answer["Body"]
+        body: bytes | None = answer["Body"]
+        if body is None:
+            raise StreamBroken(f"the S3 route: {name} is larger than any object of a stream")
         if self._sealing is None:
             self._incoming = memoryview(body)
         else:

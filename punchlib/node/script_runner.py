@@ -39,6 +39,8 @@ WATCH = 0.5
 CANCEL_POLL = 3.0
 #: Seconds that the wait script gives the other stages after one has failed.
 FAILURE_GRACE = "3"
+#: Bytes of a script. Who may write the bucket must not fill the node's memory.
+MAX_SCRIPT = 16 << 20
 #: Seconds from SIGTERM to SIGKILL: enough for an upload to be aborted.
 TERM_GRACE = 2.0
 #: Generated scripts of one job, and re-runs, make the same folders.
@@ -169,7 +171,13 @@ class ScriptRunner:
             raise UsageError("AWS_BUCKET is not set on the node: it has no scripts to run")
         key = script_key(task.folder_id, task.id)
         try:
-            return bytes(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+            found = self._s3.get_object(Bucket=bucket, Key=key)
+            with found["Body"] as body:
+                if found["ContentLength"] > MAX_SCRIPT:
+                    raise UsageError(
+                        f"s3://{bucket}/{key} has {found['ContentLength']} bytes: no script has"
+                    )
+                return bytes(body.read())
         except ClientError as error:
             if is_missing(error):
                 raise UsageError(f"there is no script s3://{bucket}/{key}") from None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +194,23 @@ def test_one_that_seals_does_not_take_bare_objects(bucket: Bucket) -> None:
         assert isinstance(ends[1], StreamBroken)
         if isinstance(ends[0], S3Channel):
             ends[0].close()
+
+    asyncio.run(work())
+
+
+def test_a_huge_object_fills_no_memory(bucket: Bucket) -> None:
+    async def work() -> None:
+        here, there = await written(bucket, terms_pair("encrypted"))
+        bucket.put(bucket.names()[0], bytes(64 << 20))
+        tracemalloc.start()
+        try:
+            with pytest.raises(StreamBroken, match="larger than any object of a stream"):
+                await read(there)
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+        here.close()
+        there.close()
 
     asyncio.run(work())
 

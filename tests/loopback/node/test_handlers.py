@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -87,6 +88,22 @@ def test_forms_of_a_request(request_: bytes, close: bool, ec2: Ec2) -> None:
     answer = ec2.send(request_, close=close)
     assert (answer["v"], answer["ok"]) == (1, True)
     assert answer["scripts"][0]["stderr_tail"] == "to stderr: f\n"
+
+
+def test_a_script_that_none_can_be_fills_no_memory(ec2: Ec2) -> None:
+    upload("huge", "#" * (32 << 20))
+    before = _peak_memory(ec2.process.pid)
+    answer = ec2.send(b'{"ids": ["huge"], "folder_ids": ["f"]}')
+    [script] = answer["scripts"]
+    assert script["ended"] == "lost"
+    assert "sls-scripts/f/huge.sh has 33554432 bytes" in script["note"]
+    assert _peak_memory(ec2.process.pid) < before + 16_000
+
+
+def _peak_memory(pid: int) -> int:
+    """In kB."""
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak)
 
 
 def test_the_lines_that_people_filter_by(ec2: Ec2) -> None:
