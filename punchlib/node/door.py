@@ -156,9 +156,11 @@ def call(connection: socket.socket, event: Mapping[str, object], token: bytes | 
                 f"it did not answer a call with a token within {REQUEST_TIME:g} s: an older"
                 f" punchlib, or none; unset {TOKEN} to call it without"
             ) from None
-        data = _parse(greeting) if greeting else {}
+        if not greeting:
+            return b""  # it has ended
+        data = _parse(greeting)
         if not isinstance(data, Mapping) or "nonce" not in data:
-            return greeting  # an error, in clear text
+            return _refusal(data, greeting)
         salt = ours + _nonce(data)
         _send(connection, _seal(token, salt, "event", json.dumps(event).encode()))
     else:
@@ -170,9 +172,18 @@ def call(connection: socket.socket, event: Mapping[str, object], token: bytes | 
     opened = _open(token, salt, "answer", parsed)
     if opened is None and isinstance(parsed, Mapping) and "sealed" in parsed:
         raise NotAllowed("its answer is not sealed with our token: is it the right handler?")
-    if opened is None and isinstance(parsed, Mapping) and "error" not in parsed:
-        raise NotAllowed("it answered without the token: it is not the right handler")
-    return answer if opened is None else opened
+    return _refusal(parsed, answer) if opened is None else opened
+
+
+def _refusal(answer: object, text: bytes) -> bytes:
+    """What may come in clear text where there is a token: that the handler refuses.
+
+    Raises:
+        NotAllowed: it says anything else, and anybody could have said it.
+    """
+    if isinstance(answer, Mapping) and set(answer) - {"v"} == {"error"}:
+        return text
+    raise NotAllowed("it answered without the token: it is not the right handler")
 
 
 class _Lines:

@@ -26,7 +26,7 @@ from punchlib.config import Config
 from punchlib.jobs.launch import Ec2Launcher, NodeLost
 from punchlib.local.cloud import LocalCloud
 from punchlib.node import door
-from punchlib.node.protocol import Event, Task
+from punchlib.node.protocol import Event, Result, ScriptResult, Task
 from tests.support.jobtools import processes, wait_until
 
 pytestmark = pytest.mark.attack
@@ -316,18 +316,25 @@ def test_a_handler_without_a_token_says_so(handler: Callable[..., Handler]) -> N
         Ec2Launcher(served.where, TOKEN.encode()).run(upload("a", "true"))
 
 
-@pytest.mark.parametrize("answer", [b"", b'{"v": 1, "ok": true, "scripts": []}', b"sealed"])
-def test_a_false_handler_is_not_believed(answer: bytes) -> None:
-    """It plays the greeting and says that all went well."""
+WELL = Result((ScriptResult("a", "f", 0, 1),)).to_json()
+FALSE = [b"", json.dumps(WELL).encode(), json.dumps({**WELL, "error": "x"}).encode(), b"[]"]
+
+
+@pytest.mark.parametrize("greets", [True, False])
+@pytest.mark.parametrize("answer", [*FALSE, b"sealed"])
+def test_a_false_handler_is_not_believed(answer: bytes, greets: bool) -> None:
+    """It says that all went well; first it plays the greeting, or it does not."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def play() -> None:
             connection, _ = listener.accept()
             with connection, connection.makefile("rb") as lines:
-                lines.readline()
-                connection.sendall(json.dumps({"v": 1, "nonce": "00" * 16}).encode() + b"\n")
-                sealed = lines.readline()
-                connection.sendall(sealed if answer == b"sealed" else answer + b"\n")
+                said = lines.readline()
+                if greets:
+                    greeting = {"v": 1, "nonce": "00" * 16}
+                    connection.sendall(json.dumps(greeting).encode() + b"\n")
+                    said = lines.readline()
+                connection.sendall(said if answer == b"sealed" else answer + b"\n")
 
         thread = threading.Thread(target=play)
         thread.start()
