@@ -1,6 +1,7 @@
 """A folder in /tmp that is removed with its process, or by the next one where that was killed.
 
 Whoever uses one holds a lock on it, which the kernel lets go of with the last of its processes.
+Those of earlier releases were not locked, so the name says which are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+_LOCKED = ".locked"
 
 
 @contextlib.contextmanager
@@ -33,7 +36,7 @@ def folder(prefix: str) -> Iterator[Path]:
 
 def name(prefix: str) -> Path:
     """A name for one; those with the same prefix are of one kind."""
-    return Path(tempfile.gettempdir()) / f"{prefix}-{secrets.token_hex(8)}"
+    return Path(tempfile.gettempdir()) / f"{prefix}-{secrets.token_hex(8)}{_LOCKED}"
 
 
 def make(path: Path) -> int:
@@ -43,7 +46,7 @@ def make(path: Path) -> int:
         OSError: there is no room for it.
     """
     prefix, _, _ = path.name.rpartition("-")
-    for other in path.parent.glob(f"{prefix}-*"):
+    for other in path.parent.glob(f"{prefix}-*{_LOCKED}"):
         _remove_unused(other)
     while True:
         path.mkdir(mode=0o700)

@@ -296,7 +296,8 @@ def main() -> int:
     if sys.argv[2:]:
         _die_with_parent(int(sys.argv[2]))
     listener = socket.socket(fileno=int(where)) if where.isdigit() else _listen(where)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Not by an exception, which would be lost where Python cannot raise it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with contextlib.suppress(KeyboardInterrupt):
         serve(listener)
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from punchlib.errors import PunchError
 from punchlib.runtime import state
+from punchlib.signals import Raising
 
 # `_signal`, not `signal`: its enums take a third of what is left of a tool's start.
 READER_GONE: int = 128 + _signal.SIGPIPE
@@ -41,15 +42,11 @@ def run(component: str, body: Callable[[], int]) -> int:
         component: the name in messages and in the failure marker.
         body: the tool itself; returns its status, raises PunchError or OSError.
     """
-    before = {number: _signal.signal(number, _terminate) for number in _ENDING}
-    try:
+    # What comes after it is too late for us: under the engine our caller's leaving is a SIGTERM.
+    with Raising(tuple(_ENDING), Terminated):
         status = _run(component, body)
         state.end(component, status)
         return status
-    finally:
-        # What comes now is too late for us: under the engine our caller's leaving is a SIGTERM.
-        for number, handler in before.items():
-            _signal.signal(number, handler)
 
 
 def _run(component: str, body: Callable[[], int]) -> int:
@@ -80,7 +77,3 @@ def fail(component: str, message: str, status: int, kind: str = state.OWN) -> in
     if sys.stderr:  # closed from the start; print() would take the output instead
         print(f"{component}: {message}", file=sys.stderr, flush=True)
     return status
-
-
-def _terminate(signum: int, _frame: object) -> None:
-    raise Terminated(signum)

@@ -207,7 +207,7 @@ def run(place: Local, way: str, moment: float) -> Run:
                 try:
                     process.wait(moment)
                 except subprocess.TimeoutExpired:
-                    process.send_signal(getattr(signal, f"SIG{way}"))
+                    process.send_signal(_number(way))
             result.status = process.wait(LONGEST)
         except subprocess.TimeoutExpired:
             result.wrong.append(f"it did not end within {LONGEST:g} s")
@@ -241,7 +241,7 @@ def _judge(result: Run, out: Path, wanted: bytes, said: str) -> None:
         "TERM": {143, 0},
         "KILL": {-9, 0},
     }
-    if not (result.way == "INT" and _before_our_code(result.status, said)):
+    if not _before_our_code(result, said):
         if result.status not in statuses[result.way]:
             result.wrong.append(f"status {result.status}: {said[-600:]}")
         if "Traceback" in said:
@@ -252,13 +252,18 @@ def _judge(result: Run, out: Path, wanted: bytes, said: str) -> None:
         result.wrong.append("no output with status 0")
 
 
-def _before_our_code(status: int | None, said: str) -> bool:
-    """Whether a Ctrl-C met Python while it started, where no line of ours has run.
+def _before_our_code(result: Run, said: str) -> bool:
+    """Whether the signal met Python while it started, where no line of ours has run.
 
-    Until the first import of ours (`punchlib.cli`) its end is the interpreter's: a fatal error
-    out of `site`, or the signal itself.
+    There its end is the interpreter's: of a Ctrl-C a fatal error out of `site`, else the signal.
     """
-    return (status == 1 and "init_import_site" in said) or (status == -signal.SIGINT and not said)
+    if result.way == "INT" and result.status == 1:
+        return "init_import_site" in said
+    return result.way in ("INT", "TERM") and result.status == -_number(result.way) and not said
+
+
+def _number(way: str) -> int:
+    return int(getattr(signal, f"SIG{way}"))
 
 
 def _pids() -> list[int]:

@@ -482,8 +482,8 @@ def test_without_stun_and_s3_there_is_no_route(world: World) -> None:
         b = world.connector(routes=("host", "punched"), **dead)
         results = await asyncio.gather(a.establish(SEND), b.establish(RECV), return_exceptions=True)
         errors = [r for r in results if isinstance(r, NoRoute)]
-        assert errors
-        assert "127.0.0.1:1 over TCP" in str(errors[0])
+        # Which of the two gives up first, and is told to the other, is not said.
+        assert any("127.0.0.1:1 over TCP" in str(error) for error in errors), errors
 
     run(world, main)
 

@@ -40,9 +40,10 @@ def test_the_next_start_removes_what_a_killed_one_left(
     (elsewhere / "kept").touch()
     tmp = tmp_path / "tmp"
     tmp.mkdir()
-    (tmp / "punch-test-link").symlink_to(elsewhere)
-    (tmp / "punch-test-file").touch()
+    (tmp / "punch-test-link.locked").symlink_to(elsewhere)
+    (tmp / "punch-test-file.locked").touch()
     (tmp / "other").mkdir()
+    (tmp / "punch-test-of-an-earlier-release").mkdir()
     living, its = _owner(tmp)
     killed, left = _owner(tmp)
     try:
@@ -61,4 +62,9 @@ def test_the_next_start_removes_what_a_killed_one_left(
     assert living.returncode == 0
     assert not its.exists()
     assert (elsewhere / "kept").exists()
-    assert sorted(p.name for p in tmp.iterdir()) == ["other", "punch-test-file", "punch-test-link"]
+    assert sorted(p.name for p in tmp.iterdir()) == [
+        "other",
+        "punch-test-file.locked",
+        "punch-test-link.locked",
+        "punch-test-of-an-earlier-release",
+    ]

@@ -1,13 +1,15 @@
-"""A Ctrl-C is never lost, wherever Python is when it comes."""
+"""A signal is never lost, wherever Python is when it comes."""
 
 from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from punchlib.cli.interrupt import Interrupted, interruptible
+from punchlib.runtime import tool_edge
 
 
 class Finalized:
@@ -49,3 +51,18 @@ def test_a_second_one_does_not_tear_the_orderly_end() -> None:
             time.sleep(0.05)
             ended = True
     assert ended
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_tool_ends_with_it(
+    signum: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "state"))
+
+    def body() -> int:
+        Finalized(signum)
+        time.sleep(30)
+        return 0
+
+    assert tool_edge.run("tool", body) == 128 + signum
+    assert f"tool: ended by {signal.Signals(signum).name}" in capfd.readouterr().err

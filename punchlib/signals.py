@@ -1,0 +1,63 @@
+"""Signals that raise an exception in the main thread: once, and for certain.
+
+Python raises what a signal handler raises wherever the main thread happens to be. In a finalizer or
+in a callback of the import system it cannot: it prints the exception there and goes on, and the
+signal is lost. Such an exception is raised again, a moment later.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # its enums are half of what `signal` costs
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Tools of a few milliseconds go through here.
+    from collections.abc import Callable, Sequence
+
+#: Seconds until an exception that Python could not raise is raised again.
+AGAIN = 0.01
+
+
+class Raising:
+    """A context in which the first of some signals raises; those after it are ignored.
+
+    What follows the exception is the orderly end, which must not be torn by an impatient second
+    signal: it is bounded in time by itself.
+
+    Args:
+        numbers: the signals.
+        error: makes the exception, from the signal's number.
+    """
+
+    def __init__(self, numbers: Sequence[int], error: Callable[[int], BaseException]) -> None:
+        self._numbers = numbers
+        self._error = error
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._usual_hook, sys.unraisablehook = sys.unraisablehook, self._not_raised
+        self._before = {n: _signal.signal(n, self._stop) for n in self._numbers}
+        self._before[_signal.SIGALRM] = _signal.signal(_signal.SIGALRM, self._again)
+
+    def __exit__(self, *_: object) -> None:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        sys.unraisablehook = self._usual_hook
+        for number, handler in self._before.items():
+            _signal.signal(number, handler)
+
+    def _stop(self, number: int, _: object) -> None:
+        for each in self._numbers:
+            _signal.signal(each, _signal.SIG_IGN)
+        self._raised = self._error(number)
+        raise self._raised
+
+    def _not_raised(self, lost: sys.UnraisableHookArgs) -> None:
+        if self._raised is not None and lost.exc_value is self._raised:
+            _signal.setitimer(_signal.ITIMER_REAL, AGAIN)
+        else:
+            self._usual_hook(lost)
+
+    def _again(self, _number: int, _frame: object) -> None:
+        if self._raised is not None:
+            raise self._raised
