@@ -50,11 +50,13 @@ def make(path: Path) -> int:
         _remove_unused(other)
     while True:
         path.mkdir(mode=0o700)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():  # else another one took it for unused before it was locked
-            return lock
-        os.close(lock)
+        # Another one may take it for unused before it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                return lock
+            os.close(lock)
 
 
 def _remove_unused(path: Path) -> None:

@@ -68,3 +68,17 @@ def test_the_next_start_removes_what_a_killed_one_left(
         "punch-test-link.locked",
         "punch-test-of-an-earlier-release",
     ]
+
+
+def test_many_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    loop = """
+from punchlib.node import scratch
+for _ in range(300):
+    with scratch.folder("punch-test") as path:
+        (path / "file").touch()
+        assert (path / "file").exists()
+"""
+    env = {"TMPDIR": str(tmp_path)}
+    running = [subprocess.Popen([sys.executable, "-c", loop], env=env) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert list(tmp_path.iterdir()) == []
