@@ -108,43 +108,44 @@ def _serve_way(control: socket.socket, way: dict[str, Any]) -> None:
 
 def dynamodb_client(config: Config) -> Any:
     """A client that gives up early: `DynamoDbStore` tries again, and knows for how long."""
-    from punchlib.aws.clients import client
+    from punchlib.aws import quick
 
-    return client(
-        "dynamodb",
-        config,
-        max_pool_connections=dynamodb.THREADS,
-        connect_timeout=3,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 2},
+    return quick.client(
+        "dynamodb", config, attempts=2, pool=dynamodb.THREADS, connect_timeout=3, read_timeout=5
     )
 
 
 def s3_client(config: Config) -> Any:
     """The S3 route's client."""
-    from punchlib.aws.clients import client
+    from punchlib.aws import quick
 
-    return client("s3", config)
+    return quick.client("s3", config)
 
 
 def warm_up() -> None:
-    """Does once, in the engine, what every fork would have to do: imports, clients, OpenSSL."""
+    """Does once, in the engine, what the fork of every stream would have to do."""
     import encodings.idna  # noqa: F401 (imported on the first look-up of a name)
 
+    import punchlib.aws.quick  # noqa: F401
+
     renew()
+
+
+def warm_up_boto3() -> None:
+    """The same for what needs boto3: all tools of S3, and streams where AWS is not `ordinary`."""
+    from punchlib.aws import clients, quick
+
     try:
-        _rehearse_all(Config.from_env())
+        config = Config.from_env()
+        # Its first call also loads what uploads of several parts need.
+        clients.rehearse(clients.client("s3", config), "get_object", Bucket="bucket", Key="key")
+        if not quick.ordinary(config):
+            client = dynamodb_client(config)
+            slot = Slot("key", "0")
+            clients.rehearse(client, "update_item", **dynamodb.registration("rdv", slot, "{}", 0))
+            clients.rehearse(client, "batch_get_item", **dynamodb.batch("rdv", ["key"]))
     except PunchError:
         return  # Our environment is wrong. A fork will say so, or has another one.
-
-
-def _rehearse_all(config: Config) -> None:
-    from punchlib.aws.clients import rehearse
-
-    client = dynamodb_client(config)
-    rehearse(client, "update_item", **dynamodb.registration("rdv", Slot("key", "0"), "{}", 0))
-    rehearse(client, "batch_get_item", **dynamodb.batch("rdv", ["key"]))
-    rehearse(s3_client(config), "get_object", Bucket="bucket", Key="key")
 
 
 def renew() -> None:

@@ -181,8 +181,8 @@ def _refusal(answer: object, text: bytes) -> bytes:
     Raises:
         NotAllowed: it says anything else, and anybody could have said it.
     """
-    if isinstance(answer, Mapping) and set(answer) - {"v"} == {"error"}:
-        return text
+    if isinstance(answer, Mapping) and "error" in answer and "errorType" not in answer:
+        return text  # and no result, whatever else stands there
     raise NotAllowed("it answered without the token: it is not the right handler")
 
 

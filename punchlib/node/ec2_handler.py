@@ -29,7 +29,7 @@ from types import FrameType
 from typing import cast
 
 import punchlib
-from punchlib.aws.clients import client
+from punchlib.aws import quick
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
@@ -106,7 +106,7 @@ def serve(
 
 def _run(server: _Server, pashlib: Path | None, config: Config) -> int:
     with scratch.folder("punch-ec2") as root:
-        runner = ScriptRunner(client("s3", config), config, workdir(), _view(root, pashlib))
+        runner = ScriptRunner(quick.client("s3", config), config, workdir(), _view(root, pashlib))
         return server.run(runner)
 
 

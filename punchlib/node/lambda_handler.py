@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from punchlib.aws.clients import client
+from punchlib.aws import quick
 from punchlib.config import Config
 from punchlib.node import claim
 from punchlib.node.clean_slate import CleanSlate
@@ -30,7 +30,7 @@ class _Worker:
     def __init__(self) -> None:
         ensure_engine()
         self._config = Config.from_env()
-        self._runner = ScriptRunner(client("s3", self._config), self._config, workdir())
+        self._runner = ScriptRunner(quick.client("s3", self._config), self._config, workdir())
         self._slate = CleanSlate()
         self._cold = True
 
@@ -52,7 +52,7 @@ class _Worker:
         # A runner waits for its event's answer, so that one came by a call and only once.
         if event.commit == "runner" or not request_id:
             return True
-        store = client("dynamodb", self._config, connect_timeout=2, read_timeout=3)
+        store = quick.client("dynamodb", self._config, connect_timeout=2, read_timeout=3)
         return claim.is_ours(store, self._config.table, request_id)
 
 

@@ -1,7 +1,13 @@
 """The node engine: one resident process that has imported everything, and forks for each call.
 
 It is single-threaded and opens no connection, so a fork is clean. Each child is a process of its
-own: it can be killed, run out of memory and use a core without touching its siblings. The caller
+own: it can be killed, run out of memory and use a core without touching its siblings.
+
+A cold node wants its first stream at once, and boto3 takes longer than all the rest. So the engine
+begins with what streams need; in its first quiet moment an heir of it, a fork, imports boto3 too,
+and serves from then on. The engine waits, and serves again when its heir has died.
+
+The caller
 (`punchlib.runtime.engine_client`) may live in another mount namespace with another /tmp; what it
 hands over are open descriptors.
 
@@ -37,6 +43,8 @@ MAX_REQUEST = 8 << 20
 REQUEST_TIME = 30.0
 #: What a caller reads when its call has been taken on.
 TAKEN = b"\0"
+#: Seconds without a caller after which there is time to import boto3.
+QUIET = 0.5
 #: Seconds before the next try when the machine is full.
 FULL_PAUSE = 0.1
 _SET_PDEATHSIG = 1
@@ -94,9 +102,39 @@ def serve(listener: socket.socket) -> None:
     """Serves callers of our own user until SIGTERM."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a fork takes all that it is handed
-    renew = _import_everything()
+    renew = _import_for_streams()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    if "boto3" in sys.modules:
+        _import_the_rest()
+    else:
+        _serve(listener, renew, patience=QUIET)
+        _leave_to_an_heir(listener, renew)
+    _serve(listener, renew)
+
+
+def _serve(
+    listener: socket.socket,
+    renew: Callable[[], None],
+    *,
+    patience: float | None = None,
+    until: socket.socket | None = None,
+) -> None:
+    """Takes callers on.
+
+    Args:
+        listener: where they come.
+        renew: what is to be done between two forks.
+        patience: return when nobody has come for so many seconds.
+        until: return when there is something to read here.
+    """
+    poll = select.poll()
+    for each in (listener, until):
+        if each is not None:
+            poll.register(each, select.POLLIN)
     while True:
+        ready = dict(poll.poll(None if patience is None else patience * 1000))
+        if listener.fileno() not in ready:
+            return
         try:
             connection, _ = listener.accept()
             with connection:
@@ -113,7 +151,42 @@ def serve(listener: socket.socket) -> None:
         renew()
 
 
-def _import_everything() -> Callable[[], None]:
+def _leave_to_an_heir(listener: socket.socket, renew: Callable[[], None]) -> None:
+    """Serves until an heir can, and returns when that has ended."""
+    ours, theirs = socket.socketpair()
+    us = os.getpid()
+    try:
+        heir = os.fork()
+    except OSError:
+        return  # no room for one: so be it
+    if heir == 0:
+        _die_with_parent(us)
+        ours.close()
+        _import_the_rest()
+        renew()  # what lies ready for the next fork is its own
+        theirs.send(b"!")
+        _serve(listener, renew)
+    theirs.close()
+    with ours:
+        _serve(listener, renew, until=ours)
+        while ours.recv(1):  # now it is there; and then it no longer is
+            continue
+
+
+def _import_the_rest() -> None:
+    from punchlib import wiring
+
+    wiring.warm_up_boto3()
+    _share()
+
+
+def _share() -> None:
+    gc.collect()
+    # What is shared with the children stays shared: the collector would touch every page.
+    gc.freeze()
+
+
+def _import_for_streams() -> Callable[[], None]:
     """Returns what is to be done between two forks."""
     from punchlib import wiring
     from punchlib.aws import clients
@@ -123,9 +196,7 @@ def _import_everything() -> Callable[[], None]:
             catalogue.load(name)
     clients.keep()
     wiring.warm_up()
-    gc.collect()
-    # What is shared with the children stays shared: the collector would touch every page.
-    gc.freeze()
+    _share()
 
     def renew() -> None:
         wiring.renew()

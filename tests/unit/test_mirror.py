@@ -16,6 +16,8 @@ _RUNTIME = "loopback/runtime/"
 #: Module -> the test, below tests/, that is about it.
 ELSEWHERE = {
     "api.py": "loopback/net/test_api.py",
+    "aws/answers.py": "loopback/aws/test_quick.py",
+    "aws/signing.py": "loopback/aws/test_quick.py",
     "aws/account.py": "loopback/aws/test_stacks.py",
     "aws/destroy.py": "loopback/aws/test_stacks.py",
     "aws/errors.py": "loopback/runtime/test_s3_tools.py",
@@ -24,6 +26,7 @@ ELSEWHERE = {
     "cli/deploy.py": "loopback/aws/test_stacks.py",
     "cli/destroy.py": "loopback/aws/test_stacks.py",
     "cli/ec2_handler.py": "loopback/node/test_handlers.py",
+    "cli/interrupt.py": "unit/test_signals.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
@@ -48,7 +51,6 @@ ELSEWHERE = {
     "net/establishing.py": "unit/core/test_agreement.py",
     "net/gather.py": "loopback/net/test_connector.py",
     "net/meeting.py": "unit/core/test_agreement.py",
-    "net/nat_observer.py": "loopback/net/test_stun_client.py",
     "net/sockets.py": "nat/test_reference.py",
     "net/tls.py": "loopback/stream/test_security.py",
     "net/watching.py": "loopback/modes/test_dead_machine.py",

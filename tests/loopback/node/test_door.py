@@ -318,6 +318,9 @@ def test_a_handler_without_a_token_says_so(handler: Callable[..., Handler]) -> N
 
 WELL = Result((ScriptResult("a", "f", 0, 1),)).to_json()
 FALSE = [b"", json.dumps(WELL).encode(), json.dumps({**WELL, "error": "x"}).encode(), b"[]"]
+FALSE += [
+    json.dumps({"errorType": "ScriptsFailed", "errorMessage": f"x\n{json.dumps(WELL)}"}).encode()
+]
 
 
 @pytest.mark.parametrize("greets", [True, False])

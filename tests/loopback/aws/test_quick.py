@@ -1,0 +1,454 @@
+"""What `quick` sends is what boto3 sends, and what comes of it is what boto3 makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config as BotoConfig
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+
+from punchlib.aws import clients, quick
+from punchlib.config import Config
+from tests.support.ministack import MiniStack, free_port
+
+KEY_ID, SECRET, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCY", "to/ken+=="
+#: Who asks, which try it is, how bodies may come back: not what is asked.
+NOT_COMPARED = {
+    "user-agent",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "authorization",  # checked with botocore's signer
+    "x-amz-date",
+    "accept-encoding",
+    "connection",
+    "expect",
+}
+ITEM: dict[str, Any] = {
+    "TableName": "rdv",
+    "Key": {"key": {"S": 'é \\ " k'}},
+    "UpdateExpression": "SET #me = :me, expires_at = :expires",
+    "ExpressionAttributeNames": {"#me": "N_0"},
+    "ExpressionAttributeValues": {":me": {"S": '{"v": "2"}\n'}, ":expires": {"N": "17"}},
+    "ReturnValues": "ALL_NEW",
+}
+BATCH = {"RequestItems": {"rdv": {"Keys": [{"key": {"S": "k"}}], "ConsistentRead": True}}}
+WHERE = {"Bucket": "buc-ket", "Key": "a b/ü+~(é)//..?#&=%/x'\".sh"}
+CALLS: list[tuple[str, str, dict[str, Any]]] = [
+    ("dynamodb", "update_item", ITEM),
+    ("dynamodb", "batch_get_item", BATCH),
+    ("s3", "get_object", WHERE),
+    ("s3", "head_object", WHERE),
+    ("s3", "put_object", {**WHERE, "Body": bytes(range(256)) * 9}),
+    ("s3", "put_object", {**WHERE, "Body": b""}),
+    ("s3", "delete_object", WHERE),
+]
+
+
+@pytest.fixture(autouse=True)
+def _ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in clients.surroundings()["variables"]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+
+class Server:
+    """Answers each request with the next of some answers, the last of them for ever."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.05)
+        self._ended = False
+        self.connections = 0
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.config = Config(endpoint_url=f"http://127.0.0.1:{self._listener.getsockname()[1]}")
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended:
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                connection.settimeout(0.5)
+                with connection, contextlib.suppress(OSError, ValueError):
+                    self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            while line := lines.readline().decode().strip():
+                headers: dict[str, str] = {}
+                while header := lines.readline().decode("latin-1").strip():
+                    name, _, value = header.partition(":")
+                    headers[name.lower()] = value.strip()
+                if "expect" in headers:
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                body = lines.read(int(headers.get("content-length", "0")))
+                self.requests.append((line, headers, body))
+                answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                connection.sendall(answer)
+                if answer.endswith(CUT):
+                    return
+
+    def close(self) -> None:
+        self._ended = True
+        self._thread.join()
+        self._listener.close()
+
+
+#: An answer whose connection ends with it.
+CUT = b"<cut>"
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "e"\r\n\r\n{}'
+PUT = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "e"\r\n\r\n'
+NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\nETag: "e"\r\n\r\n'
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+
+
+def _plain(method: str) -> bytes:
+    return {"head_object": HEAD, "delete_object": NOTHING, "put_object": PUT}.get(method, OK)
+
+
+@contextlib.contextmanager
+def serving(*answers: bytes) -> Iterator[Server]:
+    server = Server(*answers)
+    assert server.config.endpoint_url
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.config.endpoint_url)
+        try:
+            yield server
+        finally:
+            server.close()
+            gc.collect()  # clients close what they keep
+
+
+def both(config: Config, service: str) -> tuple[Any, Any]:
+    """boto3's client, and ours."""
+    style: Any = {"s3": {"addressing_style": "path"}} if service == "s3" else {}
+    theirs = boto3.Session().client(
+        service,  # type: ignore[call-overload]
+        region_name=config.region,
+        endpoint_url=config.endpoint_url,
+        config=BotoConfig(response_checksum_validation="when_required", **style),
+    )
+    ours = quick.client(service, config)
+    assert isinstance(ours, quick.QuickClient)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("token", ["", TOKEN])
+@pytest.mark.parametrize(("service", "operation", "request_"), CALLS)
+def test_the_bytes_are_those_of_boto3(
+    service: str,
+    operation: str,
+    request_: dict[str, Any],
+    token: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    with serving(_plain(operation)) as server:
+        for client in both(server.config, service):
+            answer = getattr(client, operation)(**request_)
+            if operation == "get_object":
+                answer["Body"].read()
+    (line, theirs, body), (our_line, ours, our_body) = server.requests
+    assert our_line == line
+    assert our_body == body
+    compared = [
+        {n: v for n, v in headers.items() if n not in NOT_COMPARED} for headers in (theirs, ours)
+    ]
+    # boto3 says so of an empty body, too; HTTP does without.
+    for headers in compared:
+        if headers.get("content-length") == "0":
+            del headers["content-length"]
+    assert compared[1] == compared[0]
+    assert ours["authorization"] == _signature_of_botocore(service, our_line, ours, our_body, token)
+
+
+def _signature_of_botocore(
+    service: str, line: str, headers: dict[str, str], body: bytes, token: str
+) -> str:
+    method, path, _ = line.split()
+    names = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    request = AWSRequest(
+        method,
+        f"http://{headers['host']}{path}",
+        {n: headers[n] for n in names if n != "host"},
+        body,
+    )
+    request.context["timestamp"] = headers["x-amz-date"]
+    # As botocore sends it to an endpoint that is not AWS's.
+    request.context["payload_signing_enabled"] = True
+    credentials = Credentials(KEY_ID, SECRET, token or None)
+    kind = S3SigV4Auth if service == "s3" else SigV4Auth
+    signer: Any = kind(credentials, service, "us-east-1")
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    signed = ";".join(sorted(names))
+    return (
+        f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={signed}, "
+        f"Signature={signer.signature(text, request)}"
+    )
+
+
+def test_the_time_is_now() -> None:
+    with serving(HEAD) as server:
+        quick.client("s3", server.config).head_object(**WHERE)
+    [(_, headers, _)] = server.requests
+    stamp = datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - stamp).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-west-2", "eu-central-1", "ap-southeast-5"])
+def test_aws_is_looked_for_where_boto3_looks(region: str) -> None:
+    config = Config(region=region)
+
+    class Seen(Exception):
+        pass
+
+    def url(service: str, operation: str, **request: Any) -> str:
+        found: list[str] = []
+
+        def note(request: Any, **_: object) -> None:
+            found.append(request.url)
+            raise Seen
+
+        client = clients.client(service, config)
+        client.meta.events.register("before-send", note)
+        with contextlib.suppress(Seen):
+            getattr(client, operation)(**request)
+        return found[0]
+
+    assert quick.table_url(config) == url("dynamodb", "update_item", **ITEM)
+    assert quick.object_url(config, **_lower(WHERE)) == url("s3", "get_object", **WHERE)
+
+
+def _lower(where: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in where.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_PROFILE", "p"),
+        ("AWS_CA_BUNDLE", "/x"),
+        ("AWS_ENDPOINT_URL_S3", "http://x"),
+        ("AWS_USE_FIPS_ENDPOINT", "true"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://x"),
+        ("https_proxy", "http://x"),
+        ("AWS_CONFIG_FILE", __file__),
+    ],
+)
+def test_what_is_unusual_is_for_boto3(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(region="eu-west-1")
+    assert quick.ordinary(config)
+    monkeypatch.setenv(name, value)
+    assert not quick.ordinary(config)
+
+
+@pytest.mark.parametrize(
+    "region", ["cn-north-1", "us-gov-west-1", "us-iso-east-1", "eu-isoe-west-1"]
+)
+def test_other_partitions_are_for_boto3(region: str) -> None:
+    assert not quick.ordinary(Config(region=region))
+    assert quick.ordinary(Config(region=region, endpoint_url="http://x"))
+
+
+def test_without_credentials_it_is_for_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert not quick.ordinary(Config(region="eu-west-1"))
+
+
+@pytest.mark.parametrize("bucket", ["with.dot", "UPPER", "ab", "-ab", "arn:aws:s3:::x"])
+def test_unusual_buckets_are_for_boto3(bucket: str) -> None:
+    assert quick.object_url(Config(), bucket, "k") is None
+
+
+def _refusal(call: Callable[[], object]) -> tuple[str, Any]:
+    """What is said; boto3 makes a class for each code, which is still a ClientError."""
+    with pytest.raises((ClientError, BotoCoreError)) as caught:
+        call()
+    answer = getattr(caught.value, "response", {})
+    kept = {n: v for n, v in answer.items() if n != "ResponseMetadata"}
+    kept.get("Error", {}).pop("RequestID", None)
+    kept.get("Error", {}).pop("Key", None)
+    for name in ("Resource", "BucketName", "RequestId"):
+        kept.get("Error", {}).pop(name, None)
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    kind = "ClientError" if isinstance(caught.value, ClientError) else type(caught.value).__name__
+    return kind, (kept.get("Error"), kept.get("Item"), status)
+
+
+def test_refusals_are_those_of_boto3(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, ministack.env[name])
+    config = Config(region="us-east-1", endpoint_url=ministack.env["AWS_ENDPOINT_URL"])
+    theirs, ours = both(config, "s3")
+    with contextlib.suppress(ClientError):
+        theirs.create_bucket(Bucket="buc-ket")
+    for request in (
+        {"Bucket": "buc-ket", "Key": "none"},
+        {"Bucket": "no-such-bucket", "Key": "none"},
+    ):
+        for operation in ("get_object", "head_object"):
+            expected = _refusal(lambda o=operation, r=request: getattr(theirs, o)(**r))  # type: ignore[misc]
+            assert _refusal(lambda o=operation, r=request: getattr(ours, o)(**r)) == expected  # type: ignore[misc]
+    theirs, ours = both(config, "dynamodb")
+    missing = {**ITEM, "TableName": "none"}
+    expected = _refusal(lambda: theirs.update_item(**missing))
+    assert _refusal(lambda: ours.update_item(**missing)) == expected
+
+
+def test_objects_and_items_are_those_of_boto3(
+    ministack: MiniStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, ministack.env[name])
+    config = Config(region="us-east-1", endpoint_url=ministack.env["AWS_ENDPOINT_URL"])
+    theirs, ours = both(config, "s3")
+    with contextlib.suppress(ClientError):
+        theirs.create_bucket(Bucket="buc-ket")
+    body = b"x" * 300_000
+    ours.put_object(**WHERE, Body=body)
+    assert theirs.get_object(**WHERE)["Body"].read() == body
+    got, expected = ours.get_object(**WHERE), theirs.get_object(**WHERE)
+    assert got["Body"].read() == body
+    for found, wanted in (
+        (got, expected),
+        (ours.head_object(**WHERE), theirs.head_object(**WHERE)),
+    ):
+        for name in ("ETag", "ContentLength", "LastModified"):
+            assert found[name] == wanted[name]
+    ours.delete_object(**WHERE)
+    with pytest.raises(ClientError):
+        theirs.head_object(**WHERE)
+    theirs, ours = both(config, "dynamodb")
+    with contextlib.suppress(ClientError):
+        theirs.create_table(
+            TableName="rdv",
+            AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    assert ours.update_item(**ITEM)["Attributes"]["N_0"] == {"S": '{"v": "2"}\n'}
+    batch = {"RequestItems": {"rdv": {"Keys": [ITEM["Key"]], "ConsistentRead": True}}}
+    assert ours.batch_get_item(**batch)["Responses"] == theirs.batch_get_item(**batch)["Responses"]
+    refused = {**ITEM, "ConditionExpression": "attribute_not_exists(#me)"}
+    refused["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    failure = _refusal(lambda: theirs.update_item(**refused))
+    assert _refusal(lambda: ours.update_item(**refused)) == failure
+    assert failure[1][1]  # the item came with it
+
+
+def test_a_failure_that_passes_is_tried_again() -> None:
+    with serving(BUSY, BUSY, OK) as server:
+        assert both(server.config, "dynamodb")[1].update_item(**ITEM) == {}
+    assert len(server.requests) == 3
+
+
+def test_a_failure_that_stays_is_boto3s() -> None:
+    with serving(BUSY) as server:
+        ours = quick.client("dynamodb", server.config, attempts=2)
+        kind, (error, _, status) = _refusal(lambda: ours.update_item(**ITEM))
+        assert (kind, status, error["Code"]) == ("ClientError", 503, "503")
+        assert len(server.requests) == 2
+
+
+def test_a_connection_that_was_closed_while_it_lay_idle_is_no_failure() -> None:
+    closes = OK[:-2] + b"{}"
+    with serving(closes) as server:
+        ours = quick.client("dynamodb", server.config, attempts=1)
+        ours.update_item(**ITEM)
+        ours.update_item(**ITEM)
+        assert server.connections == 1
+        threading.Event().wait(0.8)  # longer than the server waits for more
+        ours.update_item(**ITEM)
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{}" + CUT,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{}" + CUT,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-amz-crc32: 1\r\n\r\n{}",
+        CUT,
+    ],
+)
+def test_a_damaged_answer_is_none(answer: bytes) -> None:
+    from punchlib.aws import errors
+
+    with serving(answer) as server:
+        ours = quick.client("dynamodb", server.config, attempts=1)
+        with pytest.raises(Exception) as caught:
+            ours.update_item(**ITEM)
+        assert errors.is_transient(caught.value), repr(caught.value)
+
+
+def test_a_body_that_breaks_off_is_no_object() -> None:
+    with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{}" + CUT) as server:
+        found = both(server.config, "s3")[1].get_object(**WHERE)
+        with pytest.raises(BotoCoreError):
+            found["Body"].read()
+
+
+def test_nobody_there() -> None:
+    config = Config(endpoint_url=f"http://127.0.0.1:{free_port()}")
+    ours = quick.client("s3", config, attempts=2)
+    with pytest.raises(BotoCoreError, match="Could not connect to the endpoint URL"):
+        ours.get_object(**WHERE)
+
+
+def test_who_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = Config(endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        ours = quick.client("s3", config, attempts=1, read_timeout=0.2)
+        with pytest.raises(BotoCoreError, match="Read timeout"):
+            ours.get_object(**WHERE)
+
+
+def test_another_region_is_boto3s_to_find() -> None:
+    moved = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    with serving(moved, HEAD) as server:
+        assert both(server.config, "s3")[1].head_object(**WHERE)["ETag"] == '"e"'
+    assert "Boto3" in server.requests[1][1]["user-agent"]
+
+
+def test_any_other_operation_is_boto3s() -> None:
+    listed = b"<ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(listed), listed)
+    with serving(answer) as server:
+        assert both(server.config, "s3")[1].list_objects_v2(Bucket="b-b")["KeyCount"] == 0
+        ranged = both(server.config, "s3")[1].get_object(**WHERE, Range="bytes=0-1")
+        ranged["Body"].read()
+    assert server.requests[1][1]["range"] == "bytes=0-1"
+    assert all("Boto3" in headers["user-agent"] for _, headers, _ in server.requests)
+
+
+def test_it_says_who_it_is() -> None:
+    with serving(OK) as server:
+        quick.client("dynamodb", replace(server.config, region="eu-west-1")).update_item(**ITEM)
+    [(_, headers, body)] = server.requests
+    assert headers["user-agent"].startswith("punchlib/")
+    assert "/eu-west-1/dynamodb/" in headers["authorization"]
+    assert json.loads(body) == ITEM
+    assert urlsplit(server.config.endpoint_url or "").netloc == headers["host"]
