@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import random
 import re
 import time
 import weakref
@@ -221,7 +220,7 @@ class QuickClient:
                 refusal = answer.refusal(operation, method)
                 if attempt == self._attempts or not answer.may_pass(refusal):
                     raise refusal
-            time.sleep(random.uniform(0, min(_PAUSE * 2**attempt, _LONGEST_PAUSE)))
+            _pause(attempt)
         raise AssertionError("no attempt was made")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -281,6 +280,12 @@ def _close_all(idle: dict[str, list[http.client.HTTPConnection]]) -> None:
     for connections in idle.values():
         for connection in connections:
             connection.close()
+
+
+def _pause(attempt: int) -> None:
+    import random  # 6 ms, and most calls go well
+
+    time.sleep(random.uniform(0, min(_PAUSE * 2**attempt, _LONGEST_PAUSE)))
 
 
 def _checksum(body: bytes) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def folder(prefix: str) -> Iterator[Path]:
 
 def name(prefix: str) -> Path:
     """A name for one; those with the same prefix are of one kind."""
-    return Path(tempfile.gettempdir()) / f"{prefix}-{secrets.token_hex(8)}{_LOCKED}"
+    return Path(tempfile.gettempdir()) / f"{prefix}-{os.urandom(8).hex()}{_LOCKED}"
 
 
 def make(path: Path) -> int:

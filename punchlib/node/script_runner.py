@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import select
 import shutil
 import signal
@@ -146,7 +145,7 @@ class ScriptRunner:
                 yield folder, folder
             return
         # In a /tmp of the script's own; what is there when this node is killed goes with our root.
-        name = f"punch-run-{secrets.token_hex(8)}"
+        name = f"punch-run-{os.urandom(8).hex()}"
         tmp = Path(self._view.tmp) / name
         try:
             (tmp / name).mkdir(mode=0o700, parents=True)

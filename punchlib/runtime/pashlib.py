@@ -27,7 +27,7 @@ from punchlib.net.connector import Connector
 from punchlib.net.descriptors import Allowance
 from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
-from punchlib.runtime import state, verdicts
+from punchlib.runtime import state, verdict_watch
 from punchlib.runtime.catalogue import display_name, let_go
 from punchlib.runtime.connection_lines import lines_of
 from punchlib.stopping import stopped
@@ -114,7 +114,7 @@ class Pashlib:
             let_go(path)
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
-                await ends.send(connection, fifo, upstream_failure=verdicts.upstream_failure)
+                await ends.send(connection, fifo, upstream_failure=verdict_watch.upstream_failure)
 
     async def _receive(self, spec: Spec, path: str) -> None:
         with marked(spec):
@@ -234,7 +234,7 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config, allowance
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
-    over = asyncio.ensure_future(verdicts.script_ended())
+    over = asyncio.ensure_future(verdict_watch.script_ended())
     over.add_done_callback(orphaned)
     try:
         return await work

@@ -1,4 +1,4 @@
-"""What the wait script thinks of the stages of our script, and waiting until it has said so.
+"""What the wait script thinks of the stages of our script.
 
 A FIFO's end is the end of whoever wrote it, and only the shell that started a stage learns how it
 ended. So before a sender says END it asks: which stages are dead *now*, and not yet judged?
@@ -19,28 +19,11 @@ The wait script speaks by the names of empty files in `verdicts/`; SHELL and STA
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ctypes
 import enum
 import os
-from collections.abc import Iterable, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 
-from punchlib.errors import Cause
 from punchlib.runtime import markers, script_shell, state
-
-#: Seconds between two looks whether the shell that is to judge still lives; and between two looks
-#: at everything where the kernel has no more inotify instances for us.
-SHELL_LOOK, BLIND_LOOK = 1.0, 0.05
-#: Seconds between two looks whether our script has ended without us.
-SCRIPT_LOOK = 5.0
-#: Seconds between two looks at a stage that seems to be ending, and for how long it may seem so.
-ENDING_LOOK, ENDING_TIME = 0.005, 5.0
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_IN_ATTRIB, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE_SELF = 0x4, 0x80, 0x100, 0x400
-_IN_NEWS = _IN_ATTRIB | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF
 
 
 class Standing(enum.Enum):
@@ -50,54 +33,6 @@ class Standing(enum.Enum):
     #: Some stage seems to be on its way to an end, of which no file tells.
     ENDING = "look again soon"
     WAITING = "wait for news"
-
-
-async def upstream_failure() -> Cause | None:
-    """Why what came out of a FIFO of our script is not whole; None when all is well.
-
-    Waits for the verdicts on stages that have ended, and for nothing else.
-    """
-    try:
-        scope = state.scope()
-    except OSError as error:
-        return Cause(f"its script cannot be found: {error}")
-    # The first look finds most scripts settled, and costs no watch.
-    if standing(scope) is not Standing.SETTLED:
-        with _News(scope.folders) as news:
-            await _settle(scope, news)
-    found = markers.of_our_script()
-    return found[0].cause if found else None
-
-
-async def script_ended() -> None:
-    """Returns when a script with a wait script is over, although its stages, such as we, are not.
-
-    The wait script waits for every stage, and ends those that are left after a failure. What it
-    cannot reach, behind a wrapper or in `<( … )`, has to notice by itself: its peer would wait for
-    it, and it for a FIFO whose other end nobody opens any more.
-    """
-    scope = None
-    with contextlib.suppress(OSError):  # there is no /proc to look into
-        scope = state.scope()
-    if scope is None or not scope.sourcing:
-        await asyncio.Event().wait()  # nothing tells when it is over
-        return
-    while any(script_shell.find(shell, scope.proc) for shell in scope.sourcing):
-        await asyncio.sleep(SCRIPT_LOOK)
-
-
-async def _settle(scope: state.Scope, news: _News) -> None:
-    clock = asyncio.get_running_loop().time
-    patience = clock() + ENDING_TIME
-    # What changed before the watch began is seen by the next look.
-    while (now := standing(scope)) is not Standing.SETTLED:
-        if now is Standing.ENDING:
-            if clock() > patience:
-                return  # it is busy with something else
-            await asyncio.sleep(ENDING_LOOK)
-        else:
-            await news.wait()
-            patience = clock() + ENDING_TIME
 
 
 def standing(scope: state.Scope) -> Standing:
@@ -176,47 +111,3 @@ def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:
 
 def _verdicts(scope: state.Scope, shell: str) -> str:
     return f"{scope.folder_of(shell)}/{state.VERDICTS}"
-
-
-class _News:
-    """Wakes us when something appears in state folders."""
-
-    def __init__(self, folders: Iterable[str]) -> None:
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        for folder in folders:
-            for path in (folder, f"{folder}/{state.FAILURES}", f"{folder}/{state.VERDICTS}"):
-                if self._fd >= 0 and _libc.inotify_add_watch(self._fd, path.encode(), _IN_NEWS) < 0:
-                    self._close()
-
-    def __enter__(self) -> _News:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
-    async def wait(self) -> None:
-        """Until something has changed, or it is time to look at the shell."""
-        if self._fd < 0:
-            await asyncio.sleep(BLIND_LOOK)
-            return
-        loop = asyncio.get_running_loop()
-        news = asyncio.Event()
-        loop.add_reader(self._fd, news.set)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SHELL_LOOK):
-                    await news.wait()
-        finally:
-            loop.remove_reader(self._fd)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 1 << 16)
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

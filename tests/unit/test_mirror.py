@@ -89,6 +89,7 @@ ELSEWHERE = {
     "runtime/script_shell.py": "unit/runtime/test_state.py",
     "runtime/split.py": "unit/runtime/test_lines.py",
     "runtime/storage.py": _RUNTIME + "test_s3_tools.py",
+    "runtime/verdict_watch.py": "unit/runtime/test_verdicts.py",
     "runtime/tool_edge.py": _RUNTIME + "test_blocks_tools.py",
     "wiring.py": "loopback/engine/test_engine.py",
 }

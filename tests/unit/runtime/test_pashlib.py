@@ -17,7 +17,7 @@ from punchlib.errors import Cause, StreamBroken, UsageError
 from punchlib.net.connection import Spec
 from punchlib.runtime import markers, state
 from punchlib.runtime.pashlib import main, marked, parse, say
-from punchlib.runtime.verdicts import upstream_failure
+from punchlib.runtime.verdict_watch import upstream_failure
 from punchlib.stopping import doing
 
 

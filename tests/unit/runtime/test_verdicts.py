@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.runtime import state, verdicts
+from punchlib.runtime import state, verdict_watch
 from punchlib.runtime.script_shell import Process
 
 
@@ -58,7 +58,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 
 async def soon(seconds: float = 0.3) -> str | None:
     async with asyncio.timeout(seconds):
-        found = await verdicts.upstream_failure()
+        found = await verdict_watch.upstream_failure()
     return found.reason if found else None
 
 
@@ -163,7 +163,7 @@ def test_without_inotify_it_is_slower_and_right(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel gives a user 128 instances."""
-    monkeypatch.setattr(verdicts, "_libc", type("None", (), {"inotify_init1": lambda *_: -1}))
+    monkeypatch.setattr(verdict_watch, "_libc", type("None", (), {"inotify_init1": lambda *_: -1}))
     script.say(f"stage.{script.stage}", "begun")
     script.end(1)
 
