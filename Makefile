@@ -175,6 +175,11 @@ push: images ## tag the node and the Lambda image by digest and push them (REGIS
 	@$(if $(REGISTRY),,echo "which registry? make push REGISTRY=HOST[/PATH]" >&2; exit 2)
 	@$(BIN)/python -m punchlib.aws.images push "$(REGISTRY)" punch-node:local punch-lambda:local
 
+.PHONY: bench-cold
+bench-cold: $(STAMP) ## a cold worker in the image to its first stream, beside a bare one; root (ROUNDS=N JSON=FILE)
+	@tests/prepare.sh
+	@$(BIN)/python -m bench.cold $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON))
+
 .PHONY: up
 up: $(STAMP) ## start the local emulation: AWS, two NATs, an EC2 node (docs/emulation.md)
 	@$(BIN)/python -m services.emulation up

@@ -27,6 +27,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from bench.meter import group_cpu
 from bench.startup import Forwarder
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
@@ -107,14 +108,11 @@ class Container:
         self.id = _said(*command)
         self._started = time.monotonic()
         _said("docker", "start", self.id)
-        pid = _said("docker", "inspect", "-f", "{{.State.Pid}}", self.id)
-        group = Path(f"/proc/{pid}/cgroup").read_text().partition("::")[2].split("\n")[0]
-        self._stat = Path("/sys/fs/cgroup") / group.lstrip("/") / "cpu.stat"
+        self._cpu = group_cpu(int(_said("docker", "inspect", "-f", "{{.State.Pid}}", self.id)))
 
     def clocks(self) -> tuple[float, float]:
         """Milliseconds of processor time, and of ours, since it began."""
-        cpu = int(self._stat.read_text().split()[1]) / 1000
-        return cpu, (time.monotonic() - self._started) * 1000
+        return self._cpu() * 1000, (time.monotonic() - self._started) * 1000
 
     def close(self) -> None:
         subprocess.run(["docker", "rm", "-f", self.id], capture_output=True, check=False)

@@ -100,9 +100,19 @@ def _fields(file: Path) -> dict[str, int]:
     return {k: int(v) for k, v in (line.split() for line in file.read_text().splitlines())}
 
 
-def _own(controller: str) -> str:
-    """This process's group in the hierarchy of `controller`."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+def group_cpu(pid: int) -> Callable[[], float]:
+    """A clock: seconds of processor time of the control group that a process is in."""
+    unified = (_ROOT / "cgroup.controllers").exists()
+    group = _ROOT / ("" if unified else "cpuacct")
+    group /= _own("" if unified else "cpuacct", pid).lstrip("/")
+    if unified:
+        return lambda: _fields(group / "cpu.stat")["usage_usec"] / 1e6
+    return lambda: int((group / "cpuacct.usage").read_text()) / 1e9
+
+
+def _own(controller: str, pid: int | str = "self") -> str:
+    """A process's group in the hierarchy of `controller`; by default ours."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(","):
             return path
