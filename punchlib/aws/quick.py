@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from punchlib import __version__
 from punchlib.aws.answers import Answer, no_answer
 from punchlib.aws.clients import (
     CONNECT_TIMEOUT,
@@ -61,7 +60,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _PAUSE, _LONGEST_PAUSE = 0.1, 20.0
 
 
-_WHO = {"User-Agent": f"punchlib/{__version__}"}
+_WHO = {"User-Agent": "punchlib"}
 #: What boto3 mends by asking elsewhere: another region, another name of the host.
 _ELSEWHERE = (301, 302, 307, 308, 400)
 
