@@ -2,7 +2,9 @@
 """Starts AWS's runtime interface emulator, after the cold start that PUNCH_COLD_START describes.
 
 EMULATED_DESCRIPTORS=1024   descriptors of a process, as on AWS
-EMULATED_CPUS=1             processors (on AWS one for each 1769 MB of memory)
+EMULATED_PROCESSES=1024     processes and threads of the worker, as on AWS
+EMULATED_CPUS=1             processors (on AWS one for each 1769 MB of memory); 0.5: half of one
+EMULATED_FREEZE=0.05        see hold_back.py, which also sees to shares of a processor
 
 PUNCH_COLD_START=0.15                   seconds, the same for each worker
 PUNCH_COLD_START=uniform:0.1,0.4        evenly between two bounds
@@ -21,6 +23,9 @@ import time
 from collections.abc import Callable
 
 EMULATOR = "/opt/punch/aws-lambda-rie"
+HOLD_BACK = "/opt/punch/hold_back.py"
+#: Linux counts a user's processes on the whole machine: each worker is a user of its own.
+FIRST_USER, USERS = 100_000, 1 << 30
 #: The 99th percentile of the standard normal distribution.
 Z99 = 2.3263478740408408
 
@@ -80,27 +85,41 @@ _DISTRIBUTIONS: dict[str, Callable[[float, float, random.Random], float]] = {
 }
 
 
-def confine(descriptors: int, cpus: int, rng: random.Random) -> None:
+def confine(descriptors: int, processes: int, cpus: float, rng: random.Random) -> None:
     """Takes away what a worker on AWS does not have; 0 leaves it as it is."""
-    if descriptors:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     there = sorted(os.sched_getaffinity(0))
-    if 0 < cpus < len(there):
+    if 0 < math.ceil(cpus) < len(there):
         # Which ones is drawn: workers are spread over the machine.
-        os.sched_setaffinity(0, rng.sample(there, cpus))
+        os.sched_setaffinity(0, rng.sample(there, math.ceil(cpus)))
+    if os.geteuid() == 0:
+        user = FIRST_USER + rng.randrange(USERS)
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    for limit, most in (
+        (resource.RLIMIT_NOFILE, descriptors),
+        (resource.RLIMIT_NPROC, processes),
+    ):
+        if most:
+            resource.setrlimit(limit, (most, most))
 
 
 def main() -> None:
+    command = [sys.executable, "-m", "awslambdaric", *sys.argv[1:]]
     try:
+        cpus = float(os.environ.get("EMULATED_CPUS") or 0)
         confine(
             int(os.environ.pop("EMULATED_DESCRIPTORS", "0")),
-            int(os.environ.pop("EMULATED_CPUS", "0")),
+            int(os.environ.pop("EMULATED_PROCESSES", "0")),
+            cpus,
             random.Random(),
         )
+        if 0 < cpus < 1 or os.environ.get("EMULATED_FREEZE"):
+            command = [sys.executable, "-IS", HOLD_BACK, *command]
         time.sleep(cold_start(os.environ.get("PUNCH_COLD_START", ""), random.Random()))
     except ValueError as error:
         sys.exit(str(error))
-    os.execv(EMULATOR, [EMULATOR, sys.executable, "-m", "awslambdaric", *sys.argv[1:]])
+    os.execv(EMULATOR, [EMULATOR, *command])
 
 
 if __name__ == "__main__":
