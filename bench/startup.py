@@ -47,7 +47,11 @@ class Forwarder:
             for key, _ in selector.select():
                 if key.data is None:
                     caller, _ = self._listener.accept()
-                    server = socket.create_connection(("127.0.0.1", self._target))
+                    try:
+                        server = socket.create_connection(("127.0.0.1", self._target))
+                    except OSError:  # it is over: so it is for the caller
+                        caller.close()
+                        continue
                     for sock in (caller, server):
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     selector.register(caller, selectors.EVENT_READ, (server, False))
