@@ -34,7 +34,7 @@ from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.jobs.streams import read
 from punchlib.local.cloud import LocalCloud
 from punchlib.runtime import layout
-from tests.support.jobgen import Draft
+from tests.support.jobgen_draft import Draft
 from tests.support.jobgen_wide import bigrams
 from tests.support.texts import english
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.support.jobgen import Draft, Script, finish, gather, mapped, merge_tree
+from tests.support.jobgen_draft import Draft, Script, finish, gather, mapped, merge_tree
 
 _WORDS = "tr -cs A-Za-z '\\n' | grep . | tr A-Z a-z"
 _PAIRS = "awk 'NR > 1 { print before, $0 } { before = $0 }'"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.jobgen import Draft, sort_job
+from tests.support.jobgen import sort_job
+from tests.support.jobgen_draft import Draft
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ _RUNTIME = "loopback/runtime/"
 #: Module -> the test, below tests/, that is about it.
 ELSEWHERE = {
     "api.py": "loopback/net/test_api.py",
-    "aws/answers.py": "loopback/aws/test_quick.py",
+    "aws/answers.py": "loopback/aws/test_quick_answers.py",
     "aws/signing.py": "loopback/aws/test_quick.py",
     "aws/account.py": "loopback/aws/test_stacks.py",
     "aws/destroy.py": "loopback/aws/test_stacks.py",
@@ -31,8 +31,8 @@ ELSEWHERE = {
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
-    "core/events.py": "unit/core/test_agreement.py",
-    "core/peer_place.py": "unit/core/test_agreement.py",
+    "core/events.py": "unit/core/test_agreement_alone.py",
+    "core/peer_place.py": "unit/core/test_agreement_alone.py",
     "core/timing.py": "loopback/stream/test_whole.py",
     "jobs/launch.py": "unit/node/test_protocol_fuzz.py",
     "jobs/lease.py": "loopback/node/test_handlers.py",

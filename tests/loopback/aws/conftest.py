@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from punchlib.aws import clients
-from punchlib.aws.deploy import Desk, Wish
+from punchlib.aws.deploy import Desk, Wish, deploy
+from punchlib.config import Config
 from tests.support import strict_stacks
 from tests.support.ministack import MiniStack
 from tests.support.strict_stacks import Cloud
@@ -57,6 +58,10 @@ class Person:
     @property
     def read(self) -> str:
         return "\n".join(self.lines)
+
+
+def go(wish: Wish, person: Person) -> dict[str, str]:
+    return deploy(wish, person.desk, Config.from_env())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from punchlib.aws.stacks import Stack
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from tests.support.ministack import MiniStack
-from tests.support.strict_stacks import Evaluation, read_template
+from tests.support.strict_templates import Evaluation, read_template
 
 
 @pytest.fixture

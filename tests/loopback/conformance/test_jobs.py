@@ -19,7 +19,8 @@ from punchlib.jobs import checks, manifest
 from punchlib.jobs.events import EventSink, JobEvent
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
-from tests.support.jobgen import JOBS, Draft, s3_ranges, sort_job
+from tests.support.jobgen import JOBS, s3_ranges, sort_job
+from tests.support.jobgen_draft import Draft
 from tests.support.jobgen_wide import bigrams
 from tests.support.texts import english
 from tests.support.tiers import quick

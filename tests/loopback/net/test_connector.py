@@ -7,19 +7,14 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
-from punchlib import wiring
 from punchlib.config import Config, Route
 from punchlib.core import records
-from punchlib.core.frames import FrameType
-from punchlib.core.handshake import Identity
 from punchlib.core.records import Withdrawal
 from punchlib.errors import (
     Cause,
@@ -31,90 +26,10 @@ from punchlib.errors import (
     StreamBroken,
     WireMismatch,
 )
-from punchlib.net.connection import Connection, Spec
-from punchlib.net.connector import Connector
-from punchlib.rendezvous.dynamodb import DynamoDbStore
+from punchlib.net.connection import Connection
 from punchlib.rendezvous.memory import MemoryStore
-from punchlib.rendezvous.store import RendezvousStore, Slot
-from punchlib.runtime.connection_lines import lines_of
-from tests.support.coturn import coturn
-from tests.support.ministack import MiniStack
-from tests.support.tiers import quick
-
-SEND = Spec("k", "0", "1", sending=True)
-RECV = Spec("k", "1", "0", sending=False)
-IDENTITY = Identity.generate()
-
-
-@pytest.fixture(scope="module")
-def stun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    with coturn(tmp_path_factory.mktemp("coturn")) as server:
-        yield server
-
-
-@dataclass
-class World:
-    """One rendezvous, one STUN server, any number of processes' connectors."""
-
-    config: Config
-    store: MemoryStore = field(default_factory=MemoryStore)
-    lines: list[str] = field(default_factory=list)
-    connectors: list[Connector] = field(default_factory=list)
-
-    def connector(
-        self,
-        *,
-        store: RendezvousStore | None = None,
-        wall: Callable[[], float] = time.time,
-        **changes: Any,
-    ) -> Connector:
-        identity: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
-        identity.set_result(IDENTITY)
-        made = Connector(
-            replace(self.config, **changes),
-            store or self.store,
-            identity=identity,
-            wall=wall,
-            report=lambda event: self.lines.extend(lines_of(event)),
-        )
-        self.connectors.append(made)
-        return made
-
-    async def close(self) -> None:
-        for connector in self.connectors:
-            await connector.close()
-
-
-@pytest.fixture
-def world(stun: tuple[str, int]) -> World:
-    return World(Config(stun_servers=(stun,), timeout=8.0, stun_timeout=4.0))
-
-
-def run(world: World, main: Callable[[], Awaitable[None]]) -> None:
-    async def wrapped() -> None:
-        try:
-            await main()
-        finally:
-            await world.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(wrapped())
-
-
-async def pair(a: Awaitable[Connection], b: Awaitable[Connection]) -> tuple[Connection, Connection]:
-    first, second = await asyncio.gather(a, b)
-    return first, second
-
-
-async def assert_talk(sender: Connection, receiver: Connection) -> None:
-    assert sender.channel is not None and receiver.channel is not None
-    await sender.channel.send(FrameType.DATA, b"hello")
-    kind, payload = await receiver.channel.receive()
-    assert (kind, bytes(payload)) == (FrameType.DATA, b"hello")
-    for connection in (sender, receiver):
-        assert connection.channel is not None
-        connection.channel.close()
-        await connection.forget()
+from punchlib.rendezvous.store import Slot
+from tests.loopback.net.conftest import RECV, SEND, World, assert_talk, pair, run
 
 
 @pytest.mark.parametrize("security", ["encrypted", "authenticated"])
@@ -229,145 +144,6 @@ def test_many_at_once_share_the_watcher(world: World) -> None:
         senders = await asyncio.gather(*waiting)
         for sender, receiver in zip(senders, receivers, strict=True):
             await assert_talk(sender, receiver)
-
-    run(world, main)
-
-
-def test_a_peer_that_restarts_is_followed(world: World) -> None:
-    async def main() -> None:
-        a, dead, b = world.connector(), world.connector(), world.connector()
-        # The first receiver registers and is killed: its record stays, its ports are closed.
-        doomed = asyncio.ensure_future(dead.establish(RECV))
-        await asyncio.sleep(0.3)
-        record = world.store.records[Slot("k", "1")]
-        doomed.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await doomed
-        world.store.records[Slot("k", "1")] = record
-        sender = asyncio.ensure_future(a.establish(SEND))
-        await asyncio.sleep(0.5)
-        receiver = await b.establish(RECV)
-        await assert_talk(await sender, receiver)
-
-    run(world, main)
-
-
-@pytest.mark.parametrize("lateness", quick([0.5, 4.0], 1))
-def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
-    """A killed run's record has not expired: all attempts against it fail, then the peer comes."""
-
-    async def main() -> None:
-        a, ghost, b = world.connector(), world.connector(), world.connector()
-        doomed = asyncio.ensure_future(ghost.establish(RECV))
-        await asyncio.sleep(0.3)
-        record = world.store.records[Slot("k", "1")]
-        doomed.cancel()
-        await asyncio.gather(doomed, return_exceptions=True)
-        world.store.records[Slot("k", "1")] = record
-        sender = asyncio.ensure_future(a.establish(SEND))
-        await asyncio.sleep(lateness)
-        started = time.monotonic()
-        receiver = await b.establish(RECV)
-        assert time.monotonic() - started < 15.0
-        await assert_talk(await sender, receiver)
-
-    run(world, main)
-
-
-def test_a_record_of_an_earlier_run_is_the_end_of_nothing(world: World) -> None:
-    """It cannot even be spoken with; whoever left it is not there, so the wait goes on."""
-
-    async def main() -> None:
-        ghost = world.connector(timeout=0.3)
-        with pytest.raises(RendezvousTimeout):
-            await ghost.establish(RECV)
-        text = json.dumps(
-            {
-                "local_addr": "127.0.0.1:9",
-                "external_addr": "127.0.0.1:9",
-                "v": 2,
-                "side": "0" * 16,
-                "ts": 0,
-                "expires": int(time.time()) - 1,
-            },
-            separators=(",", ":"),
-        )
-        world.store.records[Slot("k", "1")] = text
-        with pytest.raises(RendezvousTimeout, match="earlier run"):
-            await world.connector(timeout=0.5).establish(SEND)
-
-    run(world, main)
-
-
-DAY = 86_400.0
-WRONG = [600.0, -600.0, DAY, -DAY, 30 * 365 * DAY]
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("who", ["the first", "the second", "both, each its own way"])
-def test_neither_ends_clock_counts(world: World, who: str, wrong: float) -> None:
-    """A receiver ten minutes off never met its peer, and was told of "an earlier run"."""
-
-    async def main() -> None:
-        first = wrong if who != "the second" else 0.0
-        second = {"the first": 0.0, "the second": wrong}.get(who, -wrong)
-        a = world.connector(wall=lambda: time.time() + first)
-        b = world.connector(wall=lambda: time.time() + second)
-        sending = asyncio.ensure_future(a.establish(SEND))
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
-        sender, receiver = await pair(sending, b.establish(RECV))
-        assert time.monotonic() - started < 15.0
-        assert sender.attempt == receiver.attempt == 1
-        await assert_talk(sender, receiver)
-
-    run(world, main)
-
-
-@pytest.mark.parametrize("wrong", WRONG[:4])
-def test_clocks_do_not_count_in_dynamodb_either(
-    stun: tuple[str, int], ministack: MiniStack, monkeypatch: pytest.MonkeyPatch, wrong: float
-) -> None:
-    """The table's TTL is by such a clock, too."""
-    for name, value in ministack.env.items():
-        monkeypatch.setenv(name, value)
-    config = replace(Config.from_env(), stun_servers=(stun,), timeout=20.0, stun_timeout=4.0)
-    world = World(config)
-
-    async def main() -> None:
-        table = f"rdv-{time.time_ns()}"
-        stores = [
-            DynamoDbStore(lambda: wiring.dynamodb_client(config), table=table) for _ in range(2)
-        ]
-        a = world.connector(store=stores[0], wall=lambda: time.time() + wrong)
-        b = world.connector(store=stores[1])
-        sending = asyncio.ensure_future(a.establish(SEND))
-        await asyncio.sleep(1.0)
-        sender, receiver = await pair(sending, b.establish(RECV))
-        assert sender.attempt == receiver.attempt == 1
-        await assert_talk(sender, receiver)
-
-    run(world, main)
-
-
-@pytest.mark.parametrize("wrong", WRONG[:4])
-def test_a_leftover_is_left_whatever_the_clock_says(world: World, wrong: float) -> None:
-    """It is dialled for some seconds, which is no harm, and never fatal: then its owner comes."""
-
-    async def main() -> None:
-        ghost = world.connector(wall=lambda: time.time() + wrong)
-        doomed = asyncio.ensure_future(ghost.establish(RECV))
-        await asyncio.sleep(0.3)
-        left = world.store.records[Slot("k", "1")]
-        doomed.cancel()
-        await asyncio.gather(doomed, return_exceptions=True)
-        world.store.records[Slot("k", "1")] = left
-        nowhere: dict[str, Any] = {"routes": (Route.HOST,), "timeout": 30.0}
-        sending = asyncio.ensure_future(world.connector(**nowhere).establish(SEND))
-        await asyncio.sleep(1.0)
-        assert not sending.done()
-        sender, receiver = await pair(sending, world.connector(**nowhere).establish(RECV))
-        await assert_talk(sender, receiver)
 
     run(world, main)
 
