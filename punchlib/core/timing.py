@@ -20,8 +20,8 @@ class Timing:
             give it up and begin anew would only make more for both to do.
         nomination_grace: one that is verified: the peer is there, and will say whether it takes it;
             or its connection ends, or its machine is found dead.
-        ping: an idle direction sends a PING this often, by an end that does not listen: it passes on
-            to a slow reader, its window may be shut, and PINGs that stay away are a sign of death.
+        ping: an idle direction sends a PING this often, by an end that does not listen: its reader
+            is slow, its window may be shut, and PINGs that stay away are a sign of death.
         idle_ping: the same by one that listens: there the kernel's keep-alive finds a dead machine,
             and the PING says that the process lives and keeps the NATs' mappings.
         hasty_ping: the same to a peer of a release that took 10 s of silence for death.
