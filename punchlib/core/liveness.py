@@ -61,25 +61,17 @@ class Liveness:
         now: in seconds, by any clock that does not jump.
         ping: an idle direction sends a PING this often; None where there are none, on the old wire
             and before the first frame.
-        idle_ping: the same while we listen; by default no other.
         silence: of a process whose machine answers; `Timing.silence` by default.
     """
 
     def __init__(
-        self,
-        timing: Timing,
-        now: float,
-        *,
-        ping: float | None,
-        idle_ping: float | None = None,
-        silence: float | None = None,
+        self, timing: Timing, now: float, *, ping: float | None, silence: float | None = None
     ) -> None:
         self._silence = timing.silence if silence is None else silence
         self._unanswered = timing.unanswered
         # Who was told to be less patient says so often enough for a peer that was told the same.
         self._ping = None if ping is None else min(ping, self._silence / 3)
-        self._idle_ping = min(idle_ping or ping or 0.0, self._silence / 3)
-        self._period = min(idle_ping or ping or timing.ping, self._silence / 3, self._unanswered)
+        self._period = min(ping or timing.ping, self._silence / 3, self._unanswered)
         self._due = now + self._period
         self._counted_from = now
         self._probed_from: float | None = None
@@ -110,9 +102,8 @@ class Liveness:
         pause, ping = self._period, False
         # What is on its way asks for an answer as well as any PING, and its age must show.
         if self._ping is not None and not signs.sending and not signs.outstanding:
-            often = self._ping if signs.waiting is None else self._idle_ping
-            ping = signs.sent >= often
-            pause = min(pause, often - (0.0 if ping else signs.sent))
+            ping = signs.sent >= self._ping
+            pause = min(pause, self._ping - (0.0 if ping else signs.sent))
         if unanswered:
             pause = min(pause, self._unanswered - unanswered)
         if self._probed_from is not None:
