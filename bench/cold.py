@@ -19,11 +19,9 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,69 +30,13 @@ from bench.startup import Forwarder
 from tests.support.coturn import coturn
 from tests.support.ministack import MiniStack
 from tests.support.ministack import start as start_ministack
+from tests.support.runtime_api import RuntimeApi
 
 BUCKET, MEMORY = "bench", "1769m"
 #: Seconds for which a script waits for its peer, who never comes.
 EACH = 4.0
 SCRIPT = "mkfifo $TMPDIR/a; cat $TMPDIR/a >/dev/null & /opt/pashlib recv*{key}*1*0*$TMPDIR/a\n"
 BARE = "def handler(event, context):\n    return None\n"
-
-
-class RuntimeApi:
-    """AWS Lambda's runtime API for one worker (docs: "Using the Lambda runtime API")."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.answered = threading.Event()
-        self._events: list[dict[str, Any]] = []
-        self._given = threading.Condition()
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                api.asked.set()
-                with api._given:
-                    api._given.wait_for(lambda: bool(api._events))
-                    body = json.dumps(api._events.pop(0)).encode()
-                self.send_response(200)
-                for name, value in {
-                    "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
-                    "Lambda-Runtime-Deadline-Ms": str(int((time.time() + 900) * 1000)),
-                    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:0:function:f",
-                    "Content-Type": "application/json",
-                    "Content-Length": str(len(body)),
-                }.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"] or 0))
-                self.send_response(202)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                api.answered.set()
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def give(self, event: dict[str, Any]) -> None:
-        self.asked.clear()
-        self.answered.clear()
-        with self._given:
-            self._events.append(event)
-            self._given.notify()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class Container:
@@ -168,12 +110,12 @@ def cold(
             before = (0.0, 0.0) if which == "first" else container.clocks()
             forwarder.answers.clear()
             event = {"id": "w", "folder_id": folder, "timeout": EACH, "commit": "runner"}
-            api.give(event)
+            api.give(json.dumps(event).encode())
             _wait(lambda: len(forwarder.answers) >= 2)  # the script; the registration
             now = container.clocks()
             for name, at, since in zip(("cpu", "wall"), now, before, strict=True):
                 found[f"{which} registered {name}"] = at - since
-            _wait(api.answered.is_set)
+            _wait(lambda: bool(api.answers))
             _wait(api.asked.is_set)
     return found
 

@@ -137,7 +137,6 @@ def warm_up_boto3() -> None:
 
     try:
         config = Config.from_env()
-        # Its first call also loads what uploads of several parts need.
         clients.rehearse(clients.client("s3", config), "get_object", Bucket="bucket", Key="key")
         if not quick.ordinary(config):
             client = dynamodb_client(config)

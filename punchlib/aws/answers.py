@@ -8,18 +8,6 @@ import zlib
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-_THROTTLED = frozenset(
-    (
-        "ThrottlingException",
-        "Throttling",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "SlowDown",
-        "RequestTimeout",
-        "TransactionInProgressException",
-    )
-)
-
 
 class Answer:
     """A service's answer; also the body of a GetObject, which is read once.
@@ -125,10 +113,6 @@ class Answer:
         facts = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": self._metadata()}
         response: Any = {**more, **facts}
         return ClientError(response, operation)
-
-    def may_pass(self, refusal: Any) -> bool:
-        """Whether the same call may go well in a moment."""
-        return self.status >= 500 or refusal.response["Error"]["Code"] in _THROTTLED
 
     def _headers(self) -> dict[str, str]:
         return {name.lower(): value for name, value in self._response.getheaders()}

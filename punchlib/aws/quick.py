@@ -32,6 +32,7 @@ from punchlib.aws.clients import (
     surroundings,
 )
 from punchlib.aws.clients import client as whole_client
+from punchlib.aws.errors import is_transient
 from punchlib.aws.signing import sign
 from punchlib.config import Config
 
@@ -58,8 +59,6 @@ _REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-\d{1,2}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 #: Seconds: the first pause before a call is made again; it doubles.
 _PAUSE, _LONGEST_PAUSE = 0.1, 20.0
-
-
 _WHO = {"User-Agent": "punchlib"}
 #: What boto3 mends by asking elsewhere: another region, another name of the host.
 _ELSEWHERE = (301, 302, 307, 308, 400)
@@ -182,7 +181,7 @@ class QuickClient:
             body = request.get("Body", b"")
             headers = _checksum(body) if method == "PUT" else {}
             name = operation.title().replace("_", "")
-            answer = self._call(name, method, url, headers, body, stream=method == "GET")
+            answer = self._call(name, method, url, headers, body)
             if answer.status < 300:
                 facts = answer.facts()
                 return {**facts, "Body": answer} if method == "GET" else facts
@@ -195,10 +194,10 @@ class QuickClient:
         url: str,
         headers: Mapping[str, str],
         body: bytes,
-        *,
-        stream: bool = False,
     ) -> Answer:
         """Sends a request until it is answered or the attempts are used up.
+
+        A GET's answer is not read yet: it is an object, of any size.
 
         Raises:
             ClientError: the service refuses.
@@ -207,7 +206,7 @@ class QuickClient:
         for attempt in range(1, self._attempts + 1):
             try:
                 answer = self._send(method, url, headers, body)
-                if not stream or answer.status >= 300:
+                if method != "GET" or answer.status >= 300:
                     answer.text = answer.take()
             except (OSError, http.client.HTTPException) as error:
                 if attempt == self._attempts:
@@ -217,7 +216,7 @@ class QuickClient:
                 if answer.status < 300 or s3_elsewhere:
                     return answer
                 refusal = answer.refusal(operation, method)
-                if attempt == self._attempts or not answer.may_pass(refusal):
+                if attempt == self._attempts or not is_transient(refusal):
                     raise refusal
             _pause(attempt)
         raise AssertionError("no attempt was made")

@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-_EMPTY = hashlib.sha256(b"").hexdigest()
-
 
 def sign(
     method: str,
@@ -23,7 +21,6 @@ def sign(
     body: bytes,
     service: str,
     region: str,
-    now: float | None = None,
 ) -> dict[str, str]:
     """The headers of a request with its signature, under the credentials of the environment.
 
@@ -34,11 +31,10 @@ def sign(
         body: all of it.
         service: the name in the signature's scope.
         region: the other.
-        now: seconds since the epoch.
     """
     _, netloc, path, _, _ = urlsplit(url)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    digest = hashlib.sha256(body).hexdigest() if body else _EMPTY
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    digest = hashlib.sha256(body).hexdigest()
     signed = {**headers, "X-Amz-Date": stamp}
     if token := os.environ.get("AWS_SESSION_TOKEN"):
         signed["X-Amz-Security-Token"] = token

@@ -7,9 +7,8 @@ A cold node wants its first stream at once, and boto3 takes longer than all the 
 begins with what streams need; in its first quiet moment an heir of it, a fork, imports boto3 too,
 and serves from then on. The engine waits, and serves again when its heir has died.
 
-The caller
-(`punchlib.runtime.engine_client`) may live in another mount namespace with another /tmp; what it
-hands over are open descriptors.
+The caller (`punchlib.runtime.engine_client`) may live in another mount namespace with another /tmp;
+what it hands over are open descriptors.
 
 A child whose caller dies gets SIGTERM, as the tool itself would have.
 """

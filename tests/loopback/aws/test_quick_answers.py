@@ -34,13 +34,18 @@ def _refusal(call: Callable[[], object]) -> tuple[str, Any]:
     return kind, (kept.get("Error"), kept.get("Item"), status)
 
 
-def test_refusals_are_those_of_boto3(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def api(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The local AWS API, with a bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, ministack.env[name])
-    config = Config(region="us-east-1", endpoint_url=ministack.env["AWS_ENDPOINT_URL"])
-    theirs, ours = both(config, "s3")
     with contextlib.suppress(ClientError):
-        theirs.create_bucket(Bucket="buc-ket")
+        ministack.client("s3").create_bucket(Bucket="buc-ket")
+    return Config(region="us-east-1", endpoint_url=ministack.env["AWS_ENDPOINT_URL"])
+
+
+def test_refusals_are_those_of_boto3(api: Config) -> None:
+    theirs, ours = both(api, "s3")
     for request in (
         {"Bucket": "buc-ket", "Key": "none"},
         {"Bucket": "no-such-bucket", "Key": "none"},
@@ -48,21 +53,14 @@ def test_refusals_are_those_of_boto3(ministack: MiniStack, monkeypatch: pytest.M
         for operation in ("get_object", "head_object"):
             expected = _refusal(lambda o=operation, r=request: getattr(theirs, o)(**r))  # type: ignore[misc]
             assert _refusal(lambda o=operation, r=request: getattr(ours, o)(**r)) == expected  # type: ignore[misc]
-    theirs, ours = both(config, "dynamodb")
+    theirs, ours = both(api, "dynamodb")
     missing = {**ITEM, "TableName": "none"}
     expected = _refusal(lambda: theirs.update_item(**missing))
     assert _refusal(lambda: ours.update_item(**missing)) == expected
 
 
-def test_objects_and_items_are_those_of_boto3(
-    ministack: MiniStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, ministack.env[name])
-    config = Config(region="us-east-1", endpoint_url=ministack.env["AWS_ENDPOINT_URL"])
-    theirs, ours = both(config, "s3")
-    with contextlib.suppress(ClientError):
-        theirs.create_bucket(Bucket="buc-ket")
+def test_objects_and_items_are_those_of_boto3(api: Config) -> None:
+    theirs, ours = both(api, "s3")
     body = b"x" * 300_000
     ours.put_object(**WHERE, Body=body)
     assert theirs.get_object(**WHERE)["Body"].read() == body
@@ -77,7 +75,7 @@ def test_objects_and_items_are_those_of_boto3(
     ours.delete_object(**WHERE)
     with pytest.raises(ClientError):
         theirs.head_object(**WHERE)
-    theirs, ours = both(config, "dynamodb")
+    theirs, ours = both(api, "dynamodb")
     with contextlib.suppress(ClientError):
         theirs.create_table(
             TableName="rdv",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.support.jobtools import wait_until
+from tests.support.runtime_api import RuntimeApi
 
 HOLD_BACK = importlib.import_module("services.lambda.hold_back").__file__
 #: Asks for events with a child that spins meanwhile, one that its parent has left.
@@ -33,47 +31,9 @@ while True:
 """
 
 
-class Api:
-    """The emulator's side."""
-
-    def __init__(self) -> None:
-        self.events: queue.Queue[bytes] = queue.Queue()
-        self.asked = threading.Event()
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                api.asked.set()
-                self._answer(api.events.get())
-
-            def do_POST(self) -> None:
-                assert len(self.rfile.read(int(self.headers["Content-Length"]))) == 100_000
-                self._answer(b"")
-
-            def _answer(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.events.put(b"")  # for who still waits for one
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
-def api() -> Iterator[Api]:
-    api = Api()
+def api() -> Iterator[RuntimeApi]:
+    api = RuntimeApi()
     yield api
     api.close()
 
@@ -82,11 +42,11 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start(api: Api, tmp_path: Path) -> Iterator[Start]:
+def start(api: RuntimeApi, tmp_path: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
 
     def start(*command: str, **env: str) -> subprocess.Popen[bytes]:
-        more = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{api.server.server_port}", **env}
+        more = {"AWS_LAMBDA_RUNTIME_API": api.address, **env}
         assert HOLD_BACK
         process = subprocess.Popen(
             [sys.executable, "-IS", HOLD_BACK, *(command or (sys.executable, "-c", RUNTIME))],
@@ -127,7 +87,7 @@ def _used(pid: int) -> float:
     return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
 
 
-def test_frozen_between_events(api: Api, start: Start) -> None:
+def test_frozen_between_events(api: RuntimeApi, start: Start) -> None:
     process = start(EMULATED_FREEZE="0.05")
     assert process.stdout
     for word in ("first", "second"):
@@ -135,10 +95,10 @@ def test_frozen_between_events(api: Api, start: Start) -> None:
         before = _used(process.pid)
         time.sleep(0.5)
         assert _used(process.pid) == before
-        api.asked.clear()
-        api.events.put(word.encode())
+        api.give(word.encode())
         assert process.stdout.readline() == f"got {word}\n".encode()
         wait_until(api.asked.is_set)
+        assert api.answers == [b"x" * 100_000]
         assert _used(process.pid) > before
 
 
