@@ -44,34 +44,41 @@ class Pair:
     def __init__(self, folder: Path, env: dict[str, str], *, old_sends: bool) -> None:
         key = uuid.uuid4().hex
         self.fifos = [folder / "send", folder / "recv"]
-        self._processes = []
-        for verb, labels, fifo, old in (
-            ("send", "0*1", self.fifos[0], old_sends),
-            ("recv", "1*0", self.fifos[1], not old_sends),
+        # The old side first: its only dial may else come before we know of it (docs/migrating.md).
+        self._processes = {}
+        for verb, labels, fifo, old in sorted(
+            (
+                ("send", "0*1", self.fifos[0], old_sends),
+                ("recv", "1*0", self.fifos[1], not old_sends),
+            ),
+            key=lambda end: not end[3],
         ):
             os.mkfifo(fifo)
             state = folder / f"state-{verb}"
             state.mkdir()
-            self._processes.append(
-                subprocess.Popen(
-                    [*(OLD if old else NEW), f"{verb}*{key}*{labels}*{fifo}"],
-                    env={**env, "PUNCH_STATE_DIR": str(state)},
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
+            self._processes[verb] = process = subprocess.Popen(
+                [*(OLD if old else NEW), f"{verb}*{key}*{labels}*{fifo}"],
+                env={**env, "PUNCH_STATE_DIR": str(state)},
+                stderr=subprocess.PIPE,
+                text=True,
             )
+            if old:
+                assert process.stderr
+                while (line := process.stderr.readline()) and "Get local_addr" not in line:
+                    continue
 
     @property
     def sender(self) -> subprocess.Popen[str]:
-        return self._processes[0]
+        return self._processes["send"]
 
     def end(self) -> tuple[list[int], str]:
         """Exit codes of sender and receiver, and what both wrote to stderr."""
-        said = [process.communicate(timeout=TIMEOUT)[1] for process in self._processes]
-        return [process.returncode for process in self._processes], "\n".join(said)
+        both = [self._processes[verb] for verb in ("send", "recv")]
+        said = [process.communicate(timeout=TIMEOUT)[1] for process in both]
+        return [process.returncode for process in both], "\n".join(said)
 
     def kill(self) -> None:
-        for process in self._processes:
+        for process in self._processes.values():
             process.kill()
             process.communicate()
 
