@@ -22,7 +22,8 @@ from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local import isolation
-from punchlib.node import door, ec2_handler
+from punchlib.node import ec2_handler
+from punchlib.runtime.handler_call import take_token
 
 
 def run(
@@ -123,7 +124,7 @@ def _launchers(
         config = _config()
         yield {
             "lambda": LambdaLauncher(function, config, len(job.nodes)),
-            "ec2": Ec2Launcher(ec2, door.take_token()),
+            "ec2": Ec2Launcher(ec2, take_token()),
         }
         return
     from punchlib.local.cloud import LocalCloud

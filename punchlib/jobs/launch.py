@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
-from punchlib.node import door
 from punchlib.node.protocol import Event, Result, parse_error
+from punchlib.runtime import handler_call
 
 #: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.
 READ_TIMEOUT = 960.0
@@ -134,8 +134,8 @@ class Ec2Launcher:
     def run(self, event: Event) -> Result:
         try:
             with self._connect() as connection:
-                text = door.call(connection, event.to_json(), self._token)
-        except door.NotAllowed as error:
+                text = handler_call.call(connection, event.to_json(), self._token)
+        except handler_call.NotAllowed as error:
             raise NodeLost(f"the EC2 handler at {self._where}: {error.message}") from error
         except OSError as error:
             raise NodeLost(

@@ -26,8 +26,8 @@ from punchlib.jobs.placement import Place
 from punchlib.local import rie
 from punchlib.local.host import Host
 from punchlib.local.workers import LocalLambda
-from punchlib.node import door, ec2_handler, sandbox, scratch
-from punchlib.runtime import engine_client, layout
+from punchlib.node import ec2_handler, sandbox, scratch
+from punchlib.runtime import engine_client, handler_call, layout
 from punchlib.runtime.invoke_lambda import NODE_DOOR
 
 BUCKET = "punch"
@@ -37,7 +37,7 @@ STUN_HOSTS = ("127.0.0.1", "127.0.0.2")
 _PASSED_ON = ("PUNCH_", "PASH_")
 _PASSED_ON_NAMES = ("HOME", "USER", "LOGNAME", "TZ", "SSL_CERT_FILE")
 #: What belongs to a handler of another job, and servers that cannot be reached from here.
-_KEPT_BACK = (door.TOKEN, door.TOKEN_FILE, NODE_DOOR, "PASH_STUN_SERVER")
+_KEPT_BACK = (handler_call.TOKEN, handler_call.TOKEN_FILE, NODE_DOOR, "PASH_STUN_SERVER")
 
 
 class LocalCloud:

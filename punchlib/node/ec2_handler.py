@@ -33,10 +33,11 @@ from punchlib.aws import quick
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
-from punchlib.node.door import TOKEN_FILE, Visit, take_token
+from punchlib.node.door import Visit
 from punchlib.node.handling import ensure_engine, log, run_event, workdir
 from punchlib.node.protocol import Event
 from punchlib.node.script_runner import ScriptRunner
+from punchlib.runtime.handler_call import TOKEN_FILE, take_token
 from punchlib.runtime.invoke_lambda import NODE_DOOR
 
 HOST = "127.0.0.1"

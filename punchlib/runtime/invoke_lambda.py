@@ -2,8 +2,9 @@
 
 `lambda` invokes the function that PUNCH_FUNCTION names (default `lambda`), any other word the
 function of that name, asynchronously; `ec2` hands the event to the EC2 handler at PASH_EC2_HOST,
-port 9999, and does not wait for the script's end. Without that variable it is the handler that runs
-us, by its door for its own scripts; for who is no script of a handler, the one at 127.0.0.1.
+port 9999, under the token that PUNCH_HANDLER_TOKEN or PUNCH_HANDLER_TOKEN_FILE gives, and does not
+wait for the script's end. Without PASH_EC2_HOST it is the handler that runs us, by its door for its
+own scripts; for who is no script of a handler, the one at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import json
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.runtime import storage
+from punchlib.runtime import handler_call, storage
 
 _USAGE = "python3.9 aws/invoke-lambda.py ID FOLDER {lambda|ec2|FUNCTION}"
 #: A function's name, with an alias or a version, or its ARN.
@@ -28,17 +29,17 @@ NODE_DOOR = "PUNCH_NODE_DOOR"
 TAKEN = 10.0
 
 
-def event(script_id: str, folder: str) -> bytes:
+def event(script_id: str, folder: str) -> dict[str, object]:
     """The event for one script, with the scope of the job that we belong to."""
     body: dict[str, object] = {"ids": [script_id], "folder_ids": [folder]}
     # Not `commit`: no runner waits for this node's result, so its own handler completes its puts.
     for field, variable in (("job_id", "PASH_JOB_ID"), ("job_key", "PUNCH_JOB_KEY")):
         if os.environ.get(variable):
             body[field] = os.environ[variable]
-    return json.dumps(body).encode()
+    return body
 
 
-def invoke_lambda(config: Config, function: str, payload: bytes) -> None:
+def invoke_lambda(config: Config, function: str, payload: Mapping[str, object]) -> None:
     """Invokes a function; returns as soon as AWS has taken the event.
 
     Raises:
@@ -47,7 +48,11 @@ def invoke_lambda(config: Config, function: str, payload: bytes) -> None:
     from punchlib.aws.clients import client
     from punchlib.aws.errors import translate
 
-    request = {"FunctionName": function, "InvocationType": "Event", "Payload": payload}
+    request = {
+        "FunctionName": function,
+        "InvocationType": "Event",
+        "Payload": json.dumps(payload).encode(),
+    }
     try:
         client("lambda", config).invoke(**request)
     except Exception as error:
@@ -58,26 +63,30 @@ def invoke_lambda(config: Config, function: str, payload: bytes) -> None:
         raise ours from error
 
 
-def invoke_ec2(payload: bytes) -> None:
+def invoke_ec2(payload: Mapping[str, object]) -> None:
     """Hands the event to the EC2 handler, and stays until it says that it has it.
 
     Raises:
         PunchError: nobody listens there, or the handler refused.
     """
     host, own = os.environ.get("PASH_EC2_HOST"), os.environ.get(NODE_DOOR)
+    # At its own scripts' door the kernel says who calls.
+    token = None if own and not host else handler_call.take_token()
     where = "this node" if own and not host else f"{host or '127.0.0.1'}:{EC2_PORT}"
-    # An older handler says nothing before the script's end, and does not mind who leaves.
-    request = json.dumps(json.loads(payload) | {"wait": False}).encode()
     try:
         with _connect(host, own) as connection:
-            connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-            answer = _line(connection)
+            # An older handler says nothing before the script's end, and does not mind who leaves.
+            request = {**payload, "wait": False}
+            answer = _parse(handler_call.call(connection, request, token, patience=TAKEN))
+    except (TimeoutError, ConnectionResetError):
+        return
     except OSError as error:
         raise PunchError(
             f"no EC2 handler at {where}: {error}",
             next_step="start it there with `punch ec2-handler`, or set PASH_EC2_HOST",
         ) from error
+    except handler_call.NotAllowed as error:
+        raise PunchError(f"the EC2 handler at {where}: {error.message}") from error
     if "error" in answer:
         raise PunchError(f"the EC2 handler at {where}: {answer['error']}")
 
@@ -95,14 +104,11 @@ def _connect(host: str | None, own: str | None) -> socket.socket:
     return connection
 
 
-def _line(connection: socket.socket) -> dict[str, object]:
-    """What the handler answers; nothing, where it says nothing in time."""
-    text = bytearray()
+def _parse(text: bytes) -> Mapping[str, object]:
+    """What the handler answered; nothing, where it says nothing that we know."""
     try:
-        while not text.endswith(b"\n") and (data := connection.recv(65536)):
-            text += data
         answer = json.loads(text or b"{}")
-    except (TimeoutError, ConnectionResetError, ValueError):
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

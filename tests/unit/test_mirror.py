@@ -78,6 +78,7 @@ ELSEWHERE = {
     "runtime/connection_lines.py": "loopback/net/test_connector.py",
     "runtime/engine.py": "loopback/engine/test_engine.py",
     "runtime/engine_client.py": "loopback/engine/test_engine.py",
+    "runtime/handler_call.py": "loopback/node/test_door.py",
     "runtime/holding.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/invoke_lambda.py": _RUNTIME + "test_s3_ranges.py",
     "runtime/pipes.py": _RUNTIME + "test_blocks_tools.py",

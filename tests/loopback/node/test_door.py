@@ -18,8 +18,8 @@ import pytest
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.jobs.launch import Ec2Launcher, NodeLost
-from punchlib.node import door
 from punchlib.node.protocol import Event, Result, ScriptResult, Task
+from punchlib.runtime import handler_call, layout
 from tests.loopback.node.conftest import PUNCH, Handler
 from tests.support.jobtools import wait_until
 
@@ -96,7 +96,7 @@ def test_nor_over_a_unix_socket(handler: Callable[..., Handler], outside: Path) 
     def call() -> bytes:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
-            return door.call(connection, event.to_json(), None)
+            return handler_call.call(connection, event.to_json(), None)
 
     assert b"another user of this machine may not call" in as_nobody(call)
     assert not (outside / "attacked").exists()
@@ -221,6 +221,44 @@ def test_its_own_scripts_call_it(handler: Callable[..., Handler], outside: Path)
     event = upload("calls", "python3.9 aws/invoke-lambda.py ../called f ec2")
     result = Ec2Launcher(served.where, TOKEN.encode()).run(event)
     assert "the EC2 handler at this node" in result.scripts[0].stderr_tail
+
+
+def test_a_shell_of_a_user_calls_it(handler: Callable[..., Handler], outside: Path) -> None:
+    """`invoke-lambda.py ID FOLDER ec2` of who is no script of the handler, under its token."""
+    # The port is fixed; the address is this process's alone.
+    host = f"127.98.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+    served = handler("--host", host, "--port", "9999", PUNCH_HANDLER_TOKEN=TOKEN)
+    upload("called", f"touch {outside}/called; sleep 1; touch {outside}/ended")
+    layout.lay_out(outside / "top")
+    layout.lay_out_bin(outside / "bin")
+
+    def call(token: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PASH_EC2_HOST": host, "PUNCH_HANDLER_TOKEN": token}
+        return subprocess.run(
+            [outside / "bin/python3.9", "aws/invoke-lambda.py", "called", "f", "ec2"],
+            cwd=outside / "top",
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    for token, why in (
+        ("", "wants a token"),
+        (TOKEN + "x", "does not know this handler's token"),
+    ):
+        done = call(token)
+        assert done.returncode == 1
+        assert f"the EC2 handler at {host}:9999" in done.stderr
+        assert why in done.stderr
+    assert not (outside / "called").exists()
+    began = time.monotonic()
+    done = call(TOKEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - began < 10, "it waited for more than the word that it is taken"
+    wait_until((outside / "ended").exists)
+    assert TOKEN not in served.log.read_text()
 
 
 @root_only
