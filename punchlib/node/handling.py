@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from punchlib.errors import escape
-from punchlib.node.protocol import Event, Result
+from punchlib.node.event_log import EventLog
+from punchlib.node.protocol import Clock, Event, Result
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime import engine, engine_client
 
@@ -54,18 +55,31 @@ def run_event(
     if event.timeout:
         limit = time.monotonic() + event.timeout
         deadline = limit if deadline is None else min(deadline, limit)
+    received = time.time()
+    events = EventLog(event.job_id)
+    for task in event.tasks:
+        events.tell(task.id, "node.invoked", {"faas.coldstart": cold, **_ourselves()})
     prefix = f"[JOB:{event.job_id}] [lambda-function.py]"
     results = []
     for task in event.tasks:
         log(f"{prefix} Executing script ID {task.id}")
-        result = runner.run(task, event, deadline, caller)
+        result = runner.run(task, event, events, deadline, caller)
+        events.tell(task.id, "node.ended", {"punch.ended": result.ended.value})
         how = "" if result.ok else f" ({result.cause})"
         log(
             f"{prefix} Script ID {task.id} ended with return code {result.returncode}"
             f" after {result.duration_ms} ms{how}"
         )
         results.append(result)
-    return Result(tuple(results), cold)
+    clock = Clock(received, time.time())
+    return Result(tuple(results), cold, tuple(events.kept), clock)
+
+
+def _ourselves() -> dict[str, str]:
+    """Who we are, in OpenTelemetry's terms."""
+    if instance := os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"):
+        return {"faas.instance": instance}
+    return {"host.name": os.uname().nodename}
 
 
 def log(line: str) -> None:

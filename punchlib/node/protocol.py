@@ -246,19 +246,47 @@ class ScriptResult:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """When the node took the event and gave the result, by its own clock (seconds since 1970).
+
+    With when its caller sent the one and got the other it bounds how far the two clocks differ.
+    """
+
+    received: float
+    answered: float
+
+
+@dataclass(frozen=True)
 class Result:
-    """How an event went. `cold`: this was the first event of a fresh worker."""
+    """How an event went.
+
+    Attributes:
+        scripts: how each of its scripts ended.
+        cold: this was the first event of a fresh worker.
+        events: what happened, oldest first (docs/events.md).
+        clock: None from a node of an older release.
+    """
 
     scripts: tuple[ScriptResult, ...]
     cold: bool = False
+    events: tuple[dict[str, Any], ...] = ()
+    clock: Clock | None = None
 
     @property
     def ok(self) -> bool:
         return all(s.ok for s in self.scripts)
 
     def to_json(self) -> dict[str, Any]:
-        scripts = [s.to_json() for s in self.scripts]
-        return {"v": VERSION, "ok": self.ok, "cold": self.cold, "scripts": scripts}
+        out: dict[str, Any] = {
+            "v": VERSION,
+            "ok": self.ok,
+            "cold": self.cold,
+            "scripts": [s.to_json() for s in self.scripts],
+        }
+        if self.clock:
+            out["events"] = list(self.events)
+            out["clock"] = [self.clock.received, self.clock.answered]
+        return out
 
     @classmethod
     def from_json(cls, data: object) -> Result:
@@ -275,9 +303,11 @@ class Result:
                     next_step="deploy the same punchlib on every node",
                 )
             scripts = tuple(ScriptResult.from_json(s) for s in data["scripts"])
+            events = tuple(dict(e) for e in data.get("events") or ())
+            clock = Clock(*map(float, data["clock"])) if data.get("clock") else None
         except (AssertionError, KeyError, TypeError, ValueError, OverflowError) as exc:
             raise JobFailed("the node's answer is not a result that we know") from exc
-        return cls(scripts, bool(data.get("cold")))
+        return cls(scripts, bool(data.get("cold")), events, clock)
 
 
 class ScriptsFailed(Exception):

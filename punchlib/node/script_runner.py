@@ -26,6 +26,7 @@ from typing import Any
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
+from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
 from punchlib.node.stderr_tail import StderrTail
@@ -89,6 +90,7 @@ class ScriptRunner:
         self,
         task: Task,
         event: Event,
+        log: EventLog,
         deadline: float | None = None,
         caller: int | None = None,
     ) -> ScriptResult:
@@ -97,6 +99,7 @@ class ScriptRunner:
         Args:
             task: which script.
             event: the event it came in.
+            log: takes what its processes tell.
             deadline: `time.monotonic()` at which the script must have ended; None: never.
             caller: a connection; when its other end closes it, the script is stopped.
 
@@ -111,6 +114,7 @@ class ScriptRunner:
 
         try:
             text = self._fetch(task)
+            log.tell(task.id, "script.fetched", {"punch.bytes": len(text)})
         except PunchError as error:
             return ended(1, note=error.message, ended=Ended.LOST)
         claimed = self._claim(text)
@@ -123,14 +127,17 @@ class ScriptRunner:
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
                 tail = StderrTail(task.id)
-                stop, code = self._execute(
-                    ["bash", str(inside / "script.sh"), task.folder_id, *task.args],
-                    self._environment(task, event, inside),
-                    outside.parent,
-                    tail,
-                    self._watch(task, event, deadline),
-                    caller,
-                )
+                with log.listening(task.id, outside / "state"):
+                    log.tell(task.id, "script.started")
+                    stop, code, used = self._execute(
+                        ["bash", str(inside / "script.sh"), task.folder_id, *task.args],
+                        self._environment(task, event, inside),
+                        outside.parent,
+                        tail,
+                        self._watch(task, event, deadline),
+                        caller,
+                    )
+                log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
                 return self._settle(ended, outside / "state", event, code, tail.text(), stop)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
@@ -213,7 +220,7 @@ class ScriptRunner:
         tail: StderrTail,
         watch: Callable[[], Stop | None],
         caller: int | None,
-    ) -> tuple[Stop | None, int]:
+    ) -> tuple[Stop | None, int, dict[str, float]]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(tmp)))
         chatter = StderrTail(tail.name)
@@ -231,7 +238,7 @@ class ScriptRunner:
             tail.start()
             chatter.start()
             stop = _wait(process.pid, watch, caller)
-            code = _terminate(process) if stop else process.wait()
+            code, used = _terminate(process) if stop else _reap(process)
             if not self._view:  # else the sandbox does it, which alone knows their names
                 state.dismiss(env["PUNCH_STATE_DIR"])
         finally:
@@ -240,7 +247,7 @@ class ScriptRunner:
                 _kill_strays(env["PUNCH_STATE_DIR"])
             chatter.finish()
             tail.finish()
-        return stop, code if code >= 0 else 128 - code
+        return stop, code if code >= 0 else 128 - code, used
 
     def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
         """A function that says why the script must stop now; None while it may go on."""
@@ -317,14 +324,24 @@ def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Sto
                 return stop
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> int:
+def _terminate(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, float]]:
     """SIGTERM to all, then SIGKILL: an upload that hears the first one aborts itself."""
     _kill_group(process.pid, signal.SIGTERM)
-    try:
-        return process.wait(timeout=TERM_GRACE)
-    except subprocess.TimeoutExpired:
-        _kill_group(process.pid)
-        return process.wait()
+    with open(os.pidfd_open(process.pid), "rb", buffering=0) as ended:
+        if not select.select([ended], [], [], TERM_GRACE)[0]:
+            _kill_group(process.pid)
+    return _reap(process)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> tuple[int, dict[str, float]]:
+    """Waits for its end; its exit status, and what it and those whom it waited for took."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    taken = {
+        "process.cpu.time": used.ru_utime + used.ru_stime,
+        "process.memory.peak": used.ru_maxrss << 10,  # of the largest of them
+    }
+    return process.returncode, taken
 
 
 def _kill_group(pgid: int, signum: signal.Signals = signal.SIGKILL) -> None:

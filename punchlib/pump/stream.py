@@ -22,7 +22,7 @@ from punchlib.net.watching import watched
 from punchlib.pump.buffers import borrowed
 from punchlib.pump.fifo import FifoReader, FifoWriter
 from punchlib.pump.splice import splice_in, splice_out
-from punchlib.pump.stats import Stats
+from punchlib.pump.stats import Progress, Stats, Step, Tell, nobody
 from punchlib.pump.turn import Turn
 from punchlib.pump.unsent import shared
 from punchlib.stopping import doing, stopped
@@ -44,6 +44,7 @@ async def send_stream(
     upstream_failure: Question = nothing,
     timing: Timing = TIMING,
     node: str = "",
+    tell: Tell = nobody,
 ) -> Stats:
     """Sends all that comes out of a FIFO.
 
@@ -57,32 +58,40 @@ async def send_stream(
             like a clean end of file; the cause it returns travels to the receiver in place of END.
         timing: waiting times.
         node: our name, for the peer to say who failed; "" where we have none.
+        tell: is told how far it is.
 
     Raises:
         StreamBroken: the receiver has not got everything, or failed; `at_byte` says where.
     """
-    sender = _Sender(channel, fifo, upstream_failure)
+    sender = _Sender(channel, fifo, upstream_failure, tell)
     queue = shared(channel.sock) if channel.sock is not None else contextlib.nullcontext()
     with contextlib.closing(channel), queue:
         async with _both_ends_know(sender, timing, node), _alive(sender, timing) as tasks:
             await sender.run(tasks)
+        tell(Step.ACKNOWLEDGED, sender.moved)
         sender.stream.say(FrameType.DONE)
         await _bid_farewell(channel, FrameType.DONE, timing.linger)
     return sender.stats()
 
 
 async def receive_stream(
-    channel: Channel, fifo: FifoWriter, *, timing: Timing = TIMING, node: str = ""
+    channel: Channel,
+    fifo: FifoWriter,
+    *,
+    timing: Timing = TIMING,
+    node: str = "",
+    tell: Tell = nobody,
 ) -> Stats:
     """Writes all that the sender sends into a FIFO. Who closes what is as in `send_stream`.
 
     Raises:
         StreamBroken: not everything came, or it could not be written; `at_byte` says where.
     """
-    receiver = _Receiver(channel, fifo)
+    receiver = _Receiver(channel, fifo, tell)
     with contextlib.closing(channel):
         async with _both_ends_know(receiver, timing, node), _alive(receiver, timing) as tasks:
             await receiver.run(tasks)
+        tell(Step.ACKNOWLEDGED, receiver.moved)
         note = await receiver.part(timing.linger)
     return receiver.stats(note)
 
@@ -97,9 +106,9 @@ class _End:
 
     stream: Outgoing | Incoming
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, tell: Tell) -> None:
         self.channel = channel
-        self._first_byte_at: float | None = None
+        self._progress = Progress(tell)
         self._turn = Turn()
 
     @property
@@ -126,20 +135,22 @@ class _End:
 
     def count(self, size: int) -> None:
         """Takes note of `size` more bytes of payload."""
-        if self._first_byte_at is None:
-            self._first_byte_at = asyncio.get_running_loop().time()
         self.stream.total += size
+        self._progress.moved(self.moved)
 
     def stats(self, note: str = "") -> Stats:
         """How it went."""
-        return Stats(self.moved, self._first_byte_at, stopped=self.stream.stopped, note=note).end()
+        first = self._progress.first_byte_at
+        return Stats(self.moved, first, stopped=self.stream.stopped, note=note).end()
 
 
 class _Sender(_End):
     """The sending end of one stream."""
 
-    def __init__(self, channel: Channel, fifo: FifoReader, upstream_failure: Question) -> None:
-        super().__init__(channel)
+    def __init__(
+        self, channel: Channel, fifo: FifoReader, upstream_failure: Question, tell: Tell
+    ) -> None:
+        super().__init__(channel, tell)
         self.stream: Outgoing = Outgoing()
         self._fifo = fifo
         self._upstream_failure = upstream_failure
@@ -187,6 +198,7 @@ class _Sender(_End):
             raise StreamBroken(f"the input is not whole: {cause.reason}", cause=cause)
         # Before END: when the receiver said STOP, the stage that feeds us is to know it now.
         fifo.close()
+        self._progress.tell(Step.LAST_BYTE, self.moved)
         await self.say(FrameType.END)
 
     async def _ask(self) -> Cause | None:
@@ -207,8 +219,8 @@ class _Sender(_End):
 class _Receiver(_End):
     """The receiving end of one stream."""
 
-    def __init__(self, channel: Channel, fifo: FifoWriter) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, fifo: FifoWriter, tell: Tell) -> None:
+        super().__init__(channel, tell)
         self.stream: Incoming = Incoming()
         self._fifo = fifo
 
@@ -227,6 +239,7 @@ class _Receiver(_End):
         watch.cancel()
         await asyncio.wait([watch])
         self._fifo.close()
+        self._progress.tell(Step.LAST_BYTE, self.moved)
         while self.channel.has_more():
             await self._take_frame()  # a sender that has given up meanwhile is told nothing
         await self.say(FrameType.ACK)

@@ -25,7 +25,7 @@ from punchlib.errors import StreamBroken, WireMismatch
 from punchlib.net.channel import SocketChannel, tune
 from punchlib.net.watching import watched
 from punchlib.pump.buffers import borrowed
-from punchlib.pump.stats import Stats
+from punchlib.pump.stats import Progress, Stats, Step, Tell, nobody
 from punchlib.pump.turn import Turn
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ READY = bytes(128)
 
 
 async def send_stream_v1(
-    sock: socket.socket, fifo: FifoReader, *, timing: Timing = TIMING
+    sock: socket.socket, fifo: FifoReader, *, timing: Timing = TIMING, tell: Tell = nobody
 ) -> Stats:
     """Sends all that comes out of a FIFO to an old peer; who closes what is as in `send_stream`.
 
@@ -47,7 +47,8 @@ async def send_stream_v1(
         WireMismatch: the peer answered with something else than 128 zeros.
     """
     tune(sock)
-    stats = Stats()
+    flow = _Flow(tell)
+    stats = flow.stats
     with contextlib.closing(SocketChannel(sock)) as channel:
         async with _alive(channel, stats, timing):
             ready = bytes(await channel.read_exactly(len(READY)))
@@ -58,7 +59,7 @@ async def send_stream_v1(
                 while size := await fifo.read(buffer):
                     async with channel.frame:
                         await channel.write(buffer[:size])
-                    stats.count(size)
+                    flow.count(size)
                     if turn.over(size):
                         await asyncio.sleep(0)
             sock.shutdown(socket.SHUT_WR)
@@ -70,11 +71,11 @@ async def send_stream_v1(
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise channel.translate(OSError(code, os.strerror(code)))
     fifo.close()
-    return stats.end()
+    return flow.end()
 
 
 async def receive_stream_v1(
-    sock: socket.socket, fifo: FifoWriter, *, timing: Timing = TIMING
+    sock: socket.socket, fifo: FifoWriter, *, timing: Timing = TIMING, tell: Tell = nobody
 ) -> Stats:
     """Writes all that an old peer sends into a FIFO; who closes what is as in `receive_stream`.
 
@@ -82,7 +83,8 @@ async def receive_stream_v1(
         StreamBroken: the connection broke. A peer that died cleanly cannot be told from an end.
     """
     tune(sock)
-    stats = Stats()
+    flow = _Flow(tell)
+    stats = flow.stats
     with contextlib.closing(SocketChannel(sock)) as channel:
         async with _alive(channel, stats, timing):
             await fifo.opened()
@@ -91,13 +93,32 @@ async def receive_stream_v1(
             with borrowed() as buffer:
                 try:
                     while size := await channel.read_some(buffer):
-                        await fifo.write(buffer[:size], stats.count)
+                        await fifo.write(buffer[:size], flow.count)
                         if turn.over(size):
                             await asyncio.sleep(0)
                 except BrokenPipeError:
                     stats.stopped = True  # closing is all that an old peer understands
     fifo.close()
-    return stats.end()
+    return flow.end()
+
+
+class _Flow:
+    """How many bytes have moved."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.stats = Stats()
+        self._progress = Progress(tell)
+
+    def count(self, size: int) -> None:
+        """Takes note of `size` more bytes."""
+        self.stats.bytes += size
+        self._progress.moved(self.stats.bytes)
+
+    def end(self) -> Stats:
+        """Takes note of the end; that the peer has everything, this wire does not say."""
+        self._progress.tell(Step.LAST_BYTE, self.stats.bytes)
+        self.stats.first_byte_at = self._progress.first_byte_at
+        return self.stats.end()
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,7 @@ from punchlib.net.connector import Connector
 from punchlib.net.descriptors import Allowance
 from punchlib.pump import ends
 from punchlib.pump.fifo import FifoReader, FifoWriter
-from punchlib.runtime import state, verdict_watch
+from punchlib.runtime import connection_events, events, state, verdict_watch
 from punchlib.runtime.catalogue import display_name, let_go
 from punchlib.runtime.connection_lines import lines_of
 from punchlib.stopping import stopped
@@ -109,14 +109,21 @@ class Pashlib:
             traceback.print_exception(exc)
 
     async def _send(self, spec: Spec, path: str) -> None:
+        connection_events.tell_started(spec, path)
         with marked(spec):
             fifo = FifoReader.open_path(path, name=display_name(path))
             let_go(path)
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
-                await ends.send(connection, fifo, upstream_failure=verdict_watch.upstream_failure)
+                await ends.send(
+                    connection,
+                    fifo,
+                    upstream_failure=verdict_watch.upstream_failure,
+                    tell=connection_events.teller(spec),
+                )
 
     async def _receive(self, spec: Spec, path: str) -> None:
+        connection_events.tell_started(spec, path)
         with marked(spec):
             fifo = FifoWriter.open_path(path, name=display_name(path))
             let_go(path)
@@ -124,7 +131,8 @@ class Pashlib:
             try:
                 with marked(spec):
                     async with await self.connector.establish(spec) as connection:
-                        stats = await ends.receive(connection, fifo)
+                        tell = connection_events.teller(spec)
+                        stats = await ends.receive(connection, fifo, tell=tell)
                         if stats.note:
                             say(f"pashlib: {spec}: {stats.note}")
             except PunchError:
@@ -155,6 +163,7 @@ def marked(spec: Spec) -> Iterator[None]:
 
 def mark(spec: Spec, exc: Exception) -> None:
     """Leaves the marker of an exception; what another machine said stays as it was said."""
+    connection_events.tell_failed(spec, exc)
     component = f"pashlib {spec}"
     if not isinstance(exc, PunchError):
         state.mark_failed(component, f"{type(exc).__name__}: {exc}")
@@ -187,6 +196,7 @@ def say(line: str) -> None:
 
 def report(event: Event) -> None:
     """Says what there is to say of a connection on its way."""
+    connection_events.tell_of(event)
     for line in lines_of(event):
         say(line)
 
@@ -264,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         connections = parse_all(sys.argv[1:] if argv is None else argv)
         config = Config.from_env()
         _begin()
+        events.tell_stage_started("pashlib")
         allowance = reserve_descriptors(len(connections))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(run(connections, config, allowance))
@@ -272,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(exc))
         code = exc.exit_code
     state.end("pashlib", code)
+    events.tell_stage_ended("pashlib", code)
     return code
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import catalogue, commit, markers, state, storage
+from punchlib.runtime import catalogue, commit, events, markers, state, storage
 from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
@@ -60,6 +60,7 @@ class Upload:
 
     def __init__(self, s3: Any, bucket: str, key: str) -> None:
         self.name = f"s3://{bucket}/{key}"
+        self.bytes = 0
         self._s3 = s3
         self._where = {"Bucket": bucket, "Key": key}
         self._where["UploadId"] = s3.create_multipart_upload(**self._where)["UploadId"]
@@ -78,6 +79,7 @@ class Upload:
                 for number, data in enumerate(parts(fd), 1):
                     if len(flying) == _WORKERS:
                         land()
+                    self.bytes += len(data)
                     flying.append((number, pool.submit(self._send_part, number, data)))
                     del data
                 while flying:
@@ -91,6 +93,11 @@ class Upload:
             "upload_id": self._where["UploadId"],
             "parts": done,
         }
+
+    def facts(self) -> dict[str, str | int]:
+        """What there is to tell of it."""
+        where = {"aws.s3.bucket": self._where["Bucket"], "aws.s3.key": self._where["Key"]}
+        return {**where, "punch.bytes": self.bytes}
 
     def abort(self) -> None:
         """Aborts on the way to another error, which must not be hidden by a failure here."""
@@ -128,6 +135,7 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
                 f" {first.headline}",
                 next_step="mend that, then run again",
             )
+        events.tell("upload.ended", upload.facts())
         if folder := commit.deferred():
             state.add_pending(pending, folder)
         else:

@@ -11,6 +11,7 @@ from punchlib.aws.clients import client
 from punchlib.aws.errors import translate
 from punchlib.config import Config
 from punchlib.errors import PunchError, StorageError
+from punchlib.runtime import events
 
 #: What one read asks of the connection.
 _READ = 1 << 20
@@ -74,6 +75,8 @@ class ObjectReader:
                     tries = 0
                     yield data
             if at >= end:
+                facts = {"aws.s3.bucket": self._where["Bucket"], "aws.s3.key": self._where["Key"]}
+                events.tell("download.ended", {**facts, "punch.bytes": at - first})
                 return
             # From here on a break at `at`: the same connection would only break again.
             tries += 1

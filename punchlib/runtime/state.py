@@ -117,6 +117,11 @@ def adopt(scope: Scope) -> None:
     _kept, _in_engine = scope, True
 
 
+def in_engine() -> bool:
+    """Is this process a fork of the engine?"""
+    return _in_engine
+
+
 def scope() -> Scope:
     """The scope of this process. The first answer is kept, for parents may end.
 
@@ -136,6 +141,17 @@ def scope() -> Scope:
 def given() -> str:
     """What PUNCH_STATE_DIR says; "" when it says nothing."""
     return _variable("PUNCH_STATE_DIR")
+
+
+def folder_of_node() -> str:
+    """The one state folder of a script that a node runs; "" of one that is run by hand."""
+    if _kept is None and (folder := given()):
+        return folder
+    try:
+        ours = scope()
+    except OSError:
+        return ""
+    return "" if ours.by_hand else ours.place
 
 
 def node() -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from punchlib.errors import PunchError
-from punchlib.runtime import state
+from punchlib.runtime import events, state
 from punchlib.signals import Raising
 
 # `_signal`, not `signal`: its enums take a third of what is left of a tool's start.
@@ -46,6 +46,7 @@ def run(component: str, body: Callable[[], int]) -> int:
     with Raising(tuple(_ENDING), Terminated):
         status = _run(component, body)
         state.end(component, status)
+        events.tell_stage_ended(component, status)
         return status
 
 
@@ -53,6 +54,7 @@ def _run(component: str, body: Callable[[], int]) -> int:
     try:
         state.fill_descriptors()
         state.begin(component)
+        events.tell_stage_started(component)
         return body()
     except BrokenPipeError:
         return READER_GONE
