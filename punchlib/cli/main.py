@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, ec2_handler, output, run
+from punchlib.cli import deploy, destroy, doctor, ec2_handler, output, ping, run
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -37,6 +37,8 @@ def options(
 app.command("run")(run.run)
 app.command("deploy")(deploy.deploy)
 app.command("destroy")(destroy.destroy)
+app.command("doctor")(doctor.doctor)
+app.command("ping")(ping.ping)
 app.command("ec2-handler")(ec2_handler.ec2_handler)
 
 

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
-from punchlib.node.protocol import Event, Result, parse_error
+from punchlib.node.protocol import Event, Probe, Result, parse_error
 from punchlib.runtime import handler_call
 
 #: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.
 READ_TIMEOUT = 960.0
 #: Seconds for which a start that was throttled is tried again.
 THROTTLE_PATIENCE = 120.0
+#: The same where a person waits for an answer.
+PROBE_PATIENCE = 10.0
 
 
 class NodeLost(JobFailed):
@@ -44,6 +46,14 @@ class Launcher(Protocol):
 
         Raises:
             NodeLost: it gave no result.
+        """
+        ...
+
+    def probe(self, probe: Probe) -> dict[str, Any]:
+        """Blocks until the node has answered; it runs no script.
+
+        Raises:
+            NodeLost: it gave no answer, or knows no probes.
         """
         ...
 
@@ -73,18 +83,24 @@ class LambdaLauncher:
         )
 
     def run(self, event: Event) -> Result:
+        return read_answer(self._invoke(event.to_json(), THROTTLE_PATIENCE))
+
+    def probe(self, probe: Probe) -> dict[str, Any]:
+        return read_probe(self._invoke(probe.to_json(), PROBE_PATIENCE))
+
+    def _invoke(self, event: Mapping[str, Any], patience: float) -> bytes:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        patience = time.monotonic() + THROTTLE_PATIENCE
+        patience += time.monotonic()
         pause = 0.2
         while True:
             try:
                 answer = self._lambda.invoke(
                     FunctionName=self._function,
                     InvocationType="RequestResponse",
-                    Payload=json.dumps(event.to_json()),
+                    Payload=json.dumps(event),
                 )
-                return read_answer(answer["Payload"].read())
+                return bytes(answer["Payload"].read())
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code", "")
                 if code == "TooManyRequestsException" and time.monotonic() < patience:
@@ -132,9 +148,15 @@ class Ec2Launcher:
             self._address = (host, int(port))
 
     def run(self, event: Event) -> Result:
+        return read_answer(self._call(event.to_json()))
+
+    def probe(self, probe: Probe) -> dict[str, Any]:
+        return read_probe(self._call(probe.to_json()))
+
+    def _call(self, event: Mapping[str, Any]) -> bytes:
         try:
             with self._connect() as connection:
-                text = handler_call.call(connection, event.to_json(), self._token)
+                text = handler_call.call(connection, event, self._token)
         except handler_call.NotAllowed as error:
             raise NodeLost(f"the EC2 handler at {self._where}: {error.message}") from error
         except OSError as error:
@@ -144,7 +166,7 @@ class Ec2Launcher:
             ) from error
         if not text:
             raise NodeLost(f"the EC2 handler at {self._where} ended before it gave a result")
-        return read_answer(text)
+        return text
 
     def _connect(self) -> socket.socket:
         if self._family == socket.AF_UNIX:
@@ -184,6 +206,34 @@ def read_answer(text: bytes) -> Result:
         return Result.from_json(payload)
     except PunchError as error:
         raise NodeLost(f"{error.message}: {text[:200]!r}", next_step=error.next_step) from error
+
+
+def read_probe(text: bytes) -> dict[str, Any]:
+    """What a function or a handler answered to a probe (node/probe.py has its form).
+
+    Raises:
+        NodeLost: the answer is an error; a release without probes refuses it as an event.
+    """
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NodeLost(f"the node's answer is not JSON: {text[:200]!r}") from error
+    if not isinstance(payload, Mapping):
+        payload = {"errorType": "no answer", "errorMessage": text[:200].decode("utf-8", "replace")}
+    said = str(payload.get("errorMessage") or payload.get("error") or "")
+    if "`ids`" in said or "'ids'" in said:
+        raise NodeLost(
+            "the node knows no probes: its punchlib is older than this one",
+            next_step="deploy this release there",
+        )
+    if "errorType" in payload:
+        raise NodeLost(_worker_error(payload), next_step="look into its log")
+    if "probe" not in payload:
+        raise NodeLost(
+            f"the node did not answer the probe: {said or text[:200]!r}",
+            next_step="deploy this release there",
+        )
+    return dict(payload)
 
 
 def _worker_error(payload: Mapping[str, Any]) -> str:

@@ -12,13 +12,17 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
-from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer
+from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer, read_probe
 from punchlib.local.host import Host
 from punchlib.local.worker import Worker
 from punchlib.node import sandbox
-from punchlib.node.protocol import Event, Result
+from punchlib.node.protocol import Event, Probe, Result
+
+_T = TypeVar("_T")
 
 MEMORY_MB = 1769
 TIMEOUT = 900
@@ -65,6 +69,12 @@ class LocalLambda:
         self._starting = threading.BoundedSemaphore(STARTS_PER_CORE * (os.cpu_count() or 1))
 
     def run(self, event: Event) -> Result:
+        return self._in_a_worker(lambda address: read_answer(_invoke(address, event.to_json())))
+
+    def probe(self, probe: Probe) -> dict[str, Any]:
+        return self._in_a_worker(lambda address: read_probe(_invoke(address, probe.to_json())))
+
+    def _in_a_worker(self, call: Callable[[str], _T]) -> _T:
         with self._lock:
             self._next += 1
             high, low = divmod(self._next, 250)
@@ -86,7 +96,7 @@ class LocalLambda:
         try:
             if not listens:
                 raise NodeLost("the worker did not start")
-            return read_answer(_invoke(address, event))
+            return call(address)
         except NodeLost as lost:
             raise NodeLost(lost.message, next_step=lost.next_step, log_tail=_tail(log)) from lost
         finally:
@@ -102,11 +112,11 @@ class LocalLambda:
             self._host.kill(address)
 
 
-def _invoke(address: str, event: Event) -> bytes:
+def _invoke(address: str, event: Mapping[str, Any]) -> bytes:
     connection = http.client.HTTPConnection(address, 8080, timeout=READ_TIMEOUT)
     with contextlib.closing(connection):
         try:
-            connection.request("POST", _PATH, body=json.dumps(event.to_json()))
+            connection.request("POST", _PATH, body=json.dumps(event))
             return connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
             raise NodeLost(f"the worker died before it gave a result: {error}") from error

@@ -61,6 +61,11 @@ class NatObserver:
         done = self._filtering.done() and not self._filtering.cancelled()
         return Nat(mapping, self._filtering.result() if done else Filtering.UNKNOWN)
 
+    async def everything(self) -> Nat:
+        """The same, and waits for the filtering, too: a second where it is silence that tells."""
+        await asyncio.wait([self._filtering])
+        return await self.facts()
+
     async def close(self) -> None:
         for task in (self._mapping, self._filtering):
             task.cancel()

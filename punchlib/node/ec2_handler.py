@@ -34,8 +34,8 @@ from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
 from punchlib.node.door import Visit
-from punchlib.node.handling import ensure_engine, log, run_event, workdir
-from punchlib.node.protocol import Event
+from punchlib.node.handling import answer_probe, ensure_engine, log, run_event, workdir
+from punchlib.node.protocol import Event, Probe
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime.handler_call import TOKEN_FILE, take_token
 from punchlib.runtime.invoke_lambda import NODE_DOOR
@@ -108,7 +108,7 @@ def serve(
 def _run(server: _Server, pashlib: Path | None, config: Config) -> int:
     with scratch.folder("punch-ec2") as root:
         runner = ScriptRunner(quick.client("s3", config), config, workdir(), _view(root, pashlib))
-        return server.run(runner)
+        return server.run(runner, config)
 
 
 def main(host: str, port: int, *, unix: Path | None, pashlib: Path | None) -> int:
@@ -177,8 +177,8 @@ class _Server:
         self._ended_by = self._ended_by or signum
         self._wake.send(b"!")
 
-    def run(self, runner: ScriptRunner) -> int:
-        self._runner = runner
+    def run(self, runner: ScriptRunner, config: Config) -> int:
+        self._runner, self._config = runner, config
         _raise_descriptor_limit()
         name = f"punch-door-{secrets.token_hex(16)}"
         self._own.bind(f"\0{name}")
@@ -238,6 +238,9 @@ class _Server:
                     with self._lock:
                         self._waiting.pop(connection, None)
                 if request is None:
+                    return
+                if probe := Probe.from_json(request):
+                    self._answer(visit, answer_probe(probe, self._config))
                     return
                 event = Event.from_json(request)
             except (PunchError, OSError) as error:

@@ -8,10 +8,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from punchlib.config import Config
 from punchlib.errors import escape
 from punchlib.node.event_log import EventLog
-from punchlib.node.protocol import Clock, Event, Result
+from punchlib.node.protocol import Clock, Event, Probe, Result
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime import engine, engine_client
 
@@ -73,6 +75,14 @@ def run_event(
         results.append(result)
     clock = Clock(received, time.time())
     return Result(tuple(results), cold, tuple(events.kept), clock)
+
+
+def answer_probe(probe: Probe, config: Config) -> dict[str, Any]:
+    """What this node has to say to a probe; its code is imported when one comes, and not before."""
+    from punchlib.node import probe as probes
+
+    log(f"[lambda-function.py] probe: {probe.kind}")
+    return probes.answer(probe, config)
 
 
 def _ourselves() -> dict[str, str]:

@@ -16,8 +16,8 @@ from punchlib.aws import quick
 from punchlib.config import Config
 from punchlib.node import claim
 from punchlib.node.clean_slate import CleanSlate
-from punchlib.node.handling import ensure_engine, log, run_event, workdir
-from punchlib.node.protocol import Event, Result, ScriptsFailed
+from punchlib.node.handling import answer_probe, ensure_engine, log, run_event, workdir
+from punchlib.node.protocol import Event, Probe, Result, ScriptsFailed
 from punchlib.node.script_runner import ScriptRunner
 
 #: Seconds kept back from Lambda's time-out, to stop the script and to answer.
@@ -36,6 +36,8 @@ class _Worker:
 
     def handle(self, data: Mapping[str, Any], context: Any) -> dict[str, Any]:
         cold, self._cold = self._cold, False
+        if probe := Probe.from_json(data):
+            return answer_probe(probe, self._config)
         event = Event.from_json(data)
         if not self._is_first(event, context.aws_request_id):
             log(f"[JOB:{event.job_id}] [lambda-function.py] this event was delivered before")

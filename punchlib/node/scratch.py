@@ -58,16 +58,39 @@ def make(path: Path) -> int:
             os.close(lock)
 
 
+def unused(folder: Path) -> list[Path]:
+    """Those of any kind that nobody uses any more, of this user; they are not touched."""
+    found = []
+    for path in sorted(folder.glob(f"punch-*-*{_LOCKED}")):
+        with _unused(path) as is_unused:
+            if is_unused:
+                found.append(path)
+    return found
+
+
 def _remove_unused(path: Path) -> None:
+    with _unused(path) as is_unused:
+        if is_unused:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _unused(path: Path) -> Iterator[bool]:
+    """Whether it is ours and nobody holds it; then nobody else can, within the block."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return  # a link, a file, another user's, or gone
+        yield False  # a link, a file, another user's, or gone
+        return
     try:
-        if os.fstat(lock).st_uid == os.getuid():
+        found = os.fstat(lock)
+        # A sandbox makes one of the same name, to show in it what it keeps.
+        ours = found.st_uid == os.getuid() and not found.st_mode & 0o077
+        if ours:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
     except BlockingIOError:
-        return  # its owner lives
+        ours = False  # its owner lives
+    try:
+        yield ours
     finally:
         os.close(lock)
