@@ -21,7 +21,8 @@ from punchlib.cli.interrupt import interruptible
 from punchlib.config import Config
 from punchlib.doctor.finding import Finding, Level, fail, ok, warn, worst
 from punchlib.errors import PunchError, UsageError, escape
-from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
+from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
+from punchlib.jobs.placement import Place
 from punchlib.local import isolation
 from punchlib.node import probe as probes
 from punchlib.node.protocol import Probe
@@ -69,7 +70,7 @@ def doctor(
             config, settings = _settings(function)
             if here:
                 places = {}
-            found = _examine(config, settings, places, json=json)
+            found = _examine(config, settings, places, local=local, json=json)
     level = worst(finding for place in found.values() for finding in place)
     if json:
         output.data(_report(found, level))
@@ -91,13 +92,13 @@ def _report(found: Mapping[str, list[Finding]], level: Level) -> dict[str, Any]:
 @contextlib.contextmanager
 def _places(
     function: str, ec2: str | None, token: bytes | None, *, local: bool
-) -> Iterator[dict[str, Launcher | PunchError]]:
+) -> Iterator[dict[str, Probed | PunchError]]:
     """Who is asked beside this machine; an error where nobody can be."""
     if local:
         with local_cloud() as launchers:
             yield {"worker": launchers["lambda"], "node": launchers["ec2"]}
         return
-    places: dict[str, Launcher | PunchError] = {}
+    places: dict[str, Probed | PunchError] = {}
     with contextlib.suppress(UsageError):  # `_settings` has the line for it
         config = Config.from_env()
         try:
@@ -110,7 +111,7 @@ def _places(
 
 
 @contextlib.contextmanager
-def local_cloud() -> Iterator[Mapping[Any, Launcher]]:
+def local_cloud() -> Iterator[Mapping[Place, Probed]]:
     """The embedded cloud, in a world of its own; this process lives in it from here on."""
     root = isolation.enter()
     from punchlib.local.cloud import LocalCloud
@@ -136,7 +137,12 @@ def _settings(function: str) -> tuple[Config, Finding]:
 
 
 def _examine(
-    config: Config, settings: Finding, places: Mapping[str, Launcher | PunchError], *, json: bool
+    config: Config,
+    settings: Finding,
+    places: Mapping[str, Probed | PunchError],
+    *,
+    local: bool,
+    json: bool,
 ) -> dict[str, list[Finding]]:
     show = Screen(quiet=json)
     found: dict[str, list[Finding]] = {"here": []}
@@ -145,7 +151,7 @@ def _examine(
             name: pool.submit(_ask, place) for name, place in places.items()
         }
         show.title("here")
-        for finding in itertools.chain([settings], probes.examine(config, node=False)):
+        for finding in itertools.chain([settings], probes.examine(config, node=local)):
             found["here"].append(finding)
             show(finding)
         for name, answer in asked.items():
@@ -156,7 +162,7 @@ def _examine(
     return found
 
 
-def _ask(place: Launcher | PunchError) -> list[Finding]:
+def _ask(place: Probed | PunchError) -> list[Finding]:
     """What a worker finds; one line where it cannot be asked."""
     try:
         if isinstance(place, PunchError):

@@ -22,7 +22,7 @@ from punchlib.config import Config, Route
 from punchlib.doctor.pairing import Pairing
 from punchlib.doctor.ping import Attempt, Pinger
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
+from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.names import check_text
 from punchlib.node import probe as probes
 from punchlib.node.protocol import MOST_PINGS, Probe
@@ -41,7 +41,7 @@ LAST_WORDS = 15.0
 def ping(
     key: Annotated[
         str | None,
-        typer.Argument(metavar="[KEY]", help="What another `punch ping KEY` is started with."),
+        typer.Argument(metavar="KEY", help="What another `punch ping KEY` is started with."),
     ] = None,
     worker: Annotated[bool, typer.Option("--worker", help="A Lambda worker answers.")] = False,
     node: Annotated[bool, typer.Option("--node", help="The EC2 handler answers.")] = False,
@@ -125,7 +125,7 @@ def _report(
 
 
 @contextlib.contextmanager
-def _launcher(node: bool, function: str, ec2: str | None, *, local: bool) -> Iterator[Launcher]:
+def _launcher(node: bool, function: str, ec2: str | None, *, local: bool) -> Iterator[Probed]:
     token = take_token()
     if local:
         with local_cloud() as launchers:
@@ -137,7 +137,7 @@ def _launcher(node: bool, function: str, ec2: str | None, *, local: bool) -> Ite
 
 
 def _called(
-    launcher: Launcher,
+    launcher: Probed,
     most: int,
     wants: Callable[[int, str], bool],
     tell: Callable[[Attempt], None],
@@ -154,7 +154,8 @@ def _called(
     async def connect(called: Future[dict[str, Any]]) -> None:
         pinging = asyncio.ensure_future(Pinger(key, True, config, wants, tell).run())
         answering = asyncio.wrap_future(called)
-        await asyncio.wait([pinging, answering], return_when=asyncio.FIRST_COMPLETED)
+        both: list[asyncio.Future[Any]] = [pinging, answering]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not pinging.done() and answering.exception() is not None:
             pinging.cancel()
             await asyncio.wait([pinging])

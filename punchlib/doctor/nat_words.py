@@ -24,7 +24,8 @@ _CLASSIC = {
 _SERVERS = "name STUN servers that can be reached from here in PASH_STUN_SERVER, and let outgoing"
 #: A Lambda function in a VPC is behind its NAT Gateway.
 _OTHER_NAT = (
-    "a machine with a public address, a NAT that keeps ports, or a function outside a VPC is direct"
+    "nothing, if S3 is fast enough; direct are a machine with a public address, one behind a NAT"
+    " that maps independently, a function outside a VPC"
 )
 _FIVE = "for a look at it name a server with two addresses (RFC 5780) in PASH_STUN_SERVER"
 
@@ -104,10 +105,10 @@ def _mapping(view: View, config: Config) -> Finding:
         return ok(name, f"{what}nobody can hold for us; peers dial us instead, for anybody may")
     what += "direct connections to peers that filter are impossible, "
     if s3:
-        return warn(name, f"{what}the S3 route will be used", f"S3 works; {_OTHER_NAT}")
+        return warn(name, f"{what}the S3 route will be used", _OTHER_NAT)
     lacks = "PUNCH_ROUTES leaves S3 out" if config.bucket else "AWS_BUCKET is not set"
     what += f"and there is no S3 route: {lacks}"
-    return fail(name, what, f"set AWS_BUCKET, and let PUNCH_ROUTES include s3; {_OTHER_NAT}")
+    return fail(name, what, "set AWS_BUCKET, and let PUNCH_ROUTES include s3")
 
 
 def _filtering(view: View) -> Finding:
@@ -134,7 +135,7 @@ def _kept(view: View) -> Finding:
         return ok(name, f"kept, {kept} of {many}: {local.port} inside is {mapped.port} outside")
     what = f"not kept, {kept} of {many}: {local.port} inside is {mapped.port} outside"
     if view.nat.mapping is Mapping.DEPENDENT:
-        return warn(name, f"{what}, and another one for each destination", _OTHER_NAT)
+        return ok(name, f"{what}, and another one for each destination: see mapping")
     return ok(name, f"{what}; STUN tells it, so it does no harm")
 
 

@@ -273,8 +273,10 @@ async def _answer(channel: Channel, wants: bool) -> _Measured:
 def _read(text: bytes) -> _Measured:
     try:
         said = json.loads(text)
-        numbers = [float(said[name]) for name in ("rtt_ms", "rtt_median_ms", "bytes_per_s")]
-        return _Measured(*numbers, more=said["more"] is True)
+        least, median, rate = (
+            float(said[name]) for name in ("rtt_ms", "rtt_median_ms", "bytes_per_s")
+        )
+        return _Measured(least, median, rate, said["more"] is True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StreamBroken("what the other end measured cannot be read") from error
 

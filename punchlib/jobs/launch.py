@@ -49,16 +49,20 @@ class Launcher(Protocol):
         """
         ...
 
+    def stop(self) -> None:
+        """Ends the nodes that run, where there is a shorter way than the bucket."""
+        ...
+
+
+class Probed(Launcher, Protocol):
+    """One whose nodes also answer probes."""
+
     def probe(self, probe: Probe) -> dict[str, Any]:
         """Blocks until the node has answered; it runs no script.
 
         Raises:
             NodeLost: it gave no answer, or knows no probes.
         """
-        ...
-
-    def stop(self) -> None:
-        """Ends the nodes that run, where there is a shorter way than the bucket."""
         ...
 
 

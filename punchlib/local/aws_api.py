@@ -1,4 +1,4 @@
-"""The AWS API on loopback: MiniStack, with the two services that a job uses.
+"""The AWS API on loopback: MiniStack, with the two services that a job uses, and who-am-I.
 
 As it comes, MiniStack also starts an SFTP server and two schedulers, ends the containers of other
 MiniStacks, takes any credentials and lets every web page in. Here it takes requests that are
@@ -31,7 +31,7 @@ def serve(listener: socket.socket, access_key: str) -> None:
     """
     host, port = listener.getsockname()
     os.environ.update(
-        SERVICES="s3,dynamodb",
+        SERVICES="s3,dynamodb,sts",
         GATEWAY_PORT=str(port),
         BIND_HOST=host,
         DOCKER_HOST="unix:///nonexistent",

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from punchlib.errors import PunchError
-from punchlib.jobs.launch import Ec2Launcher, Launcher
+from punchlib.jobs.launch import Ec2Launcher, Probed
 from punchlib.jobs.placement import Place
 from punchlib.local import rie
 from punchlib.local.host import Host
@@ -51,7 +51,7 @@ class LocalCloud:
         launchers: for each place, what starts a node there.
     """
 
-    launchers: dict[Place, Launcher]
+    launchers: dict[Place, Probed]
 
     def __init__(self, root: Path | None = None, *, verbose: bool = False) -> None:
         self._verbose = verbose
