@@ -7,8 +7,8 @@ import itertools
 import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +31,8 @@ from punchlib.runtime.handler_call import take_token
 #: The form of `--json`.
 VERSION = 1
 _COLOUR = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+#: Seconds for a worker to answer, its cold start included; what it looks at takes ten.
+ANSWER = 90.0
 #: Columns of level and name; text begins behind them where there is room for it.
 _LEVEL, _NAME, _ROOM = 6, 16, 40
 _SECRET = ("PUNCH_JOB_KEY", "PUNCH_HANDLER_TOKEN")
@@ -99,12 +101,10 @@ def _places(
             yield {"worker": launchers["lambda"], "node": launchers["ec2"]}
         return
     places: dict[str, Probed | PunchError] = {}
-    with contextlib.suppress(UsageError):  # `_settings` has the line for it
-        config = Config.from_env()
-        try:
-            places["worker"] = LambdaLauncher(function, config, 1)
-        except PunchError as error:
-            places["worker"] = error
+    try:
+        places["worker"] = LambdaLauncher(function, Config.from_env(), 1)
+    except PunchError as error:
+        places["worker"] = error
     if ec2:
         places["node"] = Ec2Launcher(ec2, token)
     yield places
@@ -146,19 +146,20 @@ def _examine(
 ) -> dict[str, list[Finding]]:
     show = Screen(quiet=json)
     found: dict[str, list[Finding]] = {"here": []}
-    with ThreadPoolExecutor(max(1, len(places))) as pool:
-        asked: dict[str, Future[list[Finding]]] = {
-            name: pool.submit(_ask, place) for name, place in places.items()
-        }
-        show.title("here")
-        for finding in itertools.chain([settings], probes.examine(config, node=local)):
-            found["here"].append(finding)
+    asked = {name: probes.aside(partial(_ask, place)) for name, place in places.items()}
+    show.title("here")
+    for finding in itertools.chain([settings], probes.examine(config, node=local)):
+        found["here"].append(finding)
+        show(finding)
+    for name, answer in asked.items():
+        show.title(name)
+        try:
+            found[name] = answer.result(ANSWER)
+        except TimeoutError:
+            what = f"no answer within {ANSWER:.0f} s"
+            found[name] = [warn("probe", what, "look into its log, and at its time-out")]
+        for finding in found[name]:
             show(finding)
-        for name, answer in asked.items():
-            show.title(name)
-            found[name] = answer.result()
-            for finding in found[name]:
-                show(finding)
     return found
 
 

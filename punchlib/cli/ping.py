@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -162,19 +162,15 @@ def _called(
             return
         await pinging
 
-    pool = ThreadPoolExecutor(1)
+    called = probes.aside(lambda: launcher.probe(probe))
+    asyncio.run(connect(called))
     try:
-        called = pool.submit(launcher.probe, probe)
-        asyncio.run(connect(called))
-        try:
-            return probes.read(called.result(LAST_WORDS))
-        except TimeoutError:
-            raise PunchError(
-                f"the worker gave no answer within {LAST_WORDS:.0f} s after the last attempt",
-                next_step="look into its log",
-            ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        return probes.read(called.result(LAST_WORDS))
+    except TimeoutError:
+        raise PunchError(
+            f"the worker gave no answer within {LAST_WORDS:.0f} s after the last attempt",
+            next_step="look into its log",
+        ) from None
 
 
 async def _pair(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from punchlib.aws import errors
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
@@ -119,7 +120,9 @@ class LambdaLauncher:
                     else "raise the function's concurrency, or run a narrower job",
                 ) from error
             except BotoCoreError as error:
-                raise NodeLost(f"cannot invoke {self._function!r}: {error}") from error
+                ours = errors.translate(error, f"cannot invoke {self._function!r}", JobFailed)
+                assert ours is not None
+                raise NodeLost(ours.message, next_step=ours.next_step) from error
 
     def stop(self) -> None:
         """Nothing: an invocation cannot be taken back. Its node looks into the bucket."""

@@ -18,11 +18,12 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -33,6 +34,8 @@ from punchlib.doctor.finding import Finding, fail, ok, warn
 from punchlib.errors import PunchError
 from punchlib.node import sandbox, scratch
 from punchlib.node.protocol import VERSION, Probe
+
+_T = TypeVar("_T")
 
 
 def answer(probe: Probe, config: Config) -> dict[str, Any]:
@@ -60,28 +63,31 @@ def examine(config: Config, *, node: bool) -> Iterator[Finding]:
         config: what the environment says.
         node: this machine runs scripts (a worker, an EC2 node).
     """
-    with ThreadPoolExecutor(2) as pool:
-        # botocore's own loggers and threads live in it: boto3 is imported there, not here.
-        aws = pool.submit(lambda: list(cloud.examine(config, node=node)))
-        seen = pool.submit(_look, config)
-        yield from machine.examine()
-        yield namespaces(config)
-        yield leftovers()
-        try:
-            yield from nat_words.findings(seen.result(), config)
-        except OSError as error:
-            what = f"it cannot be looked at: {error}"
-            yield fail("network", what, "give this machine a network with IPv4")
-        try:
-            yield from aws.result()
-        except PunchError as error:
-            step = error.next_step or "check the variables that begin with AWS_"
-            yield fail("AWS", error.message, step)
+    aws = aside(lambda: list(cloud.examine(config, node=node)))
+    seen = aside(lambda: asyncio.run(network.look(config)))
+    yield from machine.examine()
+    yield namespaces(config)
+    yield leftovers()
+    try:
+        yield from nat_words.findings(seen.result(), config)
+    except OSError as error:
+        what = f"it cannot be looked at: {error}"
+        yield fail("network", what, "give this machine a network with IPv4")
+    yield from aws.result()
 
 
-def _look(config: Config) -> network.View:
-    with asyncio.Runner() as runner:
-        return runner.run(network.look(config))
+def aside(work: Callable[[], _T]) -> Future[_T]:
+    """Does it in a thread that holds up nobody's end: a Ctrl-C does not wait for a dead server."""
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
 
 
 def namespaces(config: Config) -> Finding:
