@@ -224,7 +224,9 @@ def read_probe(text: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NodeLost(f"the node's answer is not JSON: {text[:200]!r}") from error
+        raise NodeLost(
+            f"the node's answer is not JSON: {text[:200]!r}", next_step="look into its log"
+        ) from error
     if not isinstance(payload, Mapping):
         payload = {"errorType": "no answer", "errorMessage": text[:200].decode("utf-8", "replace")}
     said = str(payload.get("errorMessage") or payload.get("error") or "")

@@ -8,9 +8,10 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from punchlib.errors import JobFailed, UsageError
-from punchlib.jobs.launch import NodeLost, read_answer
-from punchlib.node.protocol import Event, Result, parse_error
+from punchlib.errors import JobFailed, PunchError, UsageError
+from punchlib.jobs.launch import NodeLost, read_answer, read_probe
+from punchlib.node import probe as probes
+from punchlib.node.protocol import Event, Probe, Result, parse_error
 
 _SCALAR = (
     st.none()
@@ -104,3 +105,30 @@ def test_any_answer_of_a_node(text: bytes) -> None:
         read_answer(text)
     except (NodeLost, JobFailed) as error:
         assert error.message
+
+
+@given(like("probe", "key", "job_id", "job_key", "count") | _JSON)
+def test_any_probe(data: object) -> None:
+    try:
+        probe = Probe.from_json(data)
+    except UsageError as error:
+        assert error.message
+        return
+    if probe is not None:
+        assert Probe.from_json(json.loads(json.dumps(probe.to_json()))) == probe
+
+
+@given(
+    st.binary()
+    | (_JSON | like("probe", "errorType", "errorMessage", "error", "version", "findings", "v"))
+    .map(json.dumps)
+    .map(str.encode)
+    | st.just(_DEEP.encode())
+)
+def test_any_answer_to_a_probe(text: bytes) -> None:
+    try:
+        said = probes.read(read_probe(text))
+    except PunchError as error:
+        assert error.message and error.next_step
+        return
+    assert said["version"]
