@@ -145,16 +145,16 @@ def memory() -> Finding:
 
 def room_in_tmp() -> Finding:
     """Whether /tmp (TMPDIR) can be written, and how much."""
+    # Not `tempfile.gettempdir()`, which takes another folder where this one is full.
+    folder = os.environ.get("TMPDIR") or "/tmp"
     try:
-        folder = tempfile.gettempdir()
         room, files = shutil.disk_usage(folder).free, os.statvfs(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(64 * 1024))
             file.flush()
     except OSError as error:
-        where = os.environ.get("TMPDIR") or "/tmp"
-        what = f"{where} cannot be written: {error.strerror or error}"
-        return fail("/tmp", what, f"make room in {where}, or set TMPDIR to a folder of your own")
+        what = f"{folder} cannot be written: {error.strerror or error}"
+        return fail("/tmp", what, f"make room in {folder}, or set TMPDIR to a folder of your own")
     what = f"{room / MB:,.0f} MB free in {folder}, where dgsh-tee keeps what is not yet read"
     step = f"make room in {folder}, or set TMPDIR to another folder"
     if room < NO_ROOM:
@@ -170,7 +170,7 @@ def fifos() -> Finding:
     """Makes one in /tmp and sends a byte through it, as every script does."""
     folder = None
     try:
-        folder = tempfile.mkdtemp(prefix="punch-doctor-")
+        folder = tempfile.mkdtemp(prefix="punch-doctor-", dir="/tmp")
         path = Path(folder) / "fifo"
         os.mkfifo(path, 0o600)
         # Open for both: nothing here could wait.
