@@ -20,7 +20,7 @@ from punchlib.aws.account import TTL, Account
 from punchlib.aws.clients import client
 from punchlib.aws.errors import CLOCK_TOLERANCE
 from punchlib.config import Config
-from punchlib.doctor.finding import Finding, fail, ok, warn
+from punchlib.doctor.finding import Finding, Level, fail, looked_at, ok, warn
 from punchlib.errors import PunchError
 from punchlib.net.s3_route import PREFIX
 
@@ -47,18 +47,18 @@ def examine(config: Config, *, node: bool) -> Iterator[Finding]:
             jobs needs less.
     """
     yield region(config)
-    yield clock(config)
-    found = credentials(config)
+    yield looked_at("clock", lambda: clock(config))
+    found = looked_at("credentials", lambda: credentials(config))
     yield found
-    if found.level != "ok":
+    if found.level is not Level.OK:
         what = "bucket, table, function and concurrency cannot be looked at: see credentials"
         yield warn("AWS", what, "mend the credentials first")
         return
-    yield bucket(config)
-    yield table(config, node=node)
+    yield looked_at("bucket", lambda: bucket(config))
+    yield looked_at("table", lambda: table(config, node=node))
     if not node:
-        yield function(config)
-        yield concurrency(config)
+        yield looked_at("function", lambda: function(config))
+        yield looked_at("concurrency", lambda: concurrency(config))
 
 
 def region(config: Config) -> Finding:
@@ -211,7 +211,9 @@ def function(config: Config) -> Finding:
     runs = image or f"a zip for {settings.get('Runtime') or 'an unknown runtime'}"
     what = f"{name}: {settings.get('MemorySize', '?')} MB, {settings.get('Timeout', '?')} s, {runs}"
     state, update = settings.get("State", "Active"), settings.get("LastUpdateStatus", "Successful")
-    if state not in ("Active", "Inactive") or update == "Failed":
+    if "Pending" in state or update == "InProgress":
+        return warn("function", f"{what}; it is being made or changed", "wait a minute")
+    if state == "Failed" or update == "Failed":
         reason = (
             settings.get("StateReason") or settings.get("LastUpdateStatusReason") or "no reason"
         )

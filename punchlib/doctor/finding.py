@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -66,6 +68,20 @@ def warn(name: str, what: str, next_step: str) -> Finding:
 
 def fail(name: str, what: str, next_step: str) -> Finding:
     return Finding(name, Level.FAIL, what, next_step)
+
+
+def looked_at(name: str, look: Callable[[], Finding]) -> Finding:
+    """What a look finds; a warn where it fails in a way that nobody expected.
+
+    One check that cannot be made must not take the others with it.
+    """
+    try:
+        return look()
+    except Exception as error:
+        if os.environ.get("PUNCH_DEBUG"):
+            traceback.print_exc()
+        what = f"could not be looked at: {type(error).__name__}: {error}"
+        return warn(name, what, "look at it by hand; `punch --debug doctor` shows where it failed")
 
 
 def worst(findings: Iterable[Finding]) -> Level:

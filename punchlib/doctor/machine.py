@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import punchlib
-from punchlib.doctor.finding import Finding, fail, ok, warn
+from punchlib.doctor.finding import Finding, fail, looked_at, ok, warn
 from punchlib.net import descriptors
 from punchlib.runtime import engine_client, pipes
 
@@ -43,14 +43,17 @@ ENGINE_TIME = 10.0
 
 def examine() -> Iterator[Finding]:
     """Looks at this machine, in the order in which things build upon each other."""
-    yield system()
-    yield open_files()
-    yield processes()
-    yield memory()
-    yield room_in_tmp()
-    yield fifos()
-    yield large_pipes()
-    yield engine()
+    for name, look in (
+        ("system", system),
+        ("open files", open_files),
+        ("processes", processes),
+        ("memory", memory),
+        ("/tmp", room_in_tmp),
+        ("FIFOs", fifos),
+        ("pipes", large_pipes),
+        ("engine", engine),
+    ):
+        yield looked_at(name, look)
 
 
 def system() -> Finding:

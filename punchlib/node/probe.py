@@ -30,7 +30,7 @@ import uvloop
 import punchlib
 from punchlib.config import Config
 from punchlib.doctor import cloud, machine, nat_words, network, ping
-from punchlib.doctor.finding import Finding, fail, ok, warn
+from punchlib.doctor.finding import Finding, fail, looked_at, ok, warn
 from punchlib.errors import PunchError
 from punchlib.node import sandbox, scratch
 from punchlib.node.protocol import VERSION, Probe
@@ -66,8 +66,8 @@ def examine(config: Config, *, node: bool) -> Iterator[Finding]:
     aws = aside(lambda: list(cloud.examine(config, node=node)))
     seen = aside(lambda: asyncio.run(network.look(config)))
     yield from machine.examine()
-    yield namespaces(config)
-    yield leftovers()
+    yield looked_at("namespaces", lambda: namespaces(config))
+    yield looked_at("leftovers", leftovers)
     try:
         yield from nat_words.findings(seen.result(), config)
     except OSError as error:

@@ -45,8 +45,9 @@ def test_they_meet(seed: int) -> None:
     random.seed(seed)  # where each sits down
     store = MemoryStore()
     for seat in pairing.SEATS:
-        if left := chance.choice(LEFT):
-            store.records[Slot("ping/k", seat)] = left
+        stands = chance.choice(LEFT)
+        if stands:
+            store.records[Slot("ping/k", seat)] = stands
 
     async def main() -> None:
         a, b = await asyncio.gather(*(meet(store, chance.uniform(0, 3)) for _ in range(2)))

@@ -187,7 +187,8 @@ def test_a_probe_survives_the_way(probe: Probe) -> None:
 
 
 def test_other_events_are_no_probes() -> None:
-    for event in ({"ids": ["a"], "folder_ids": ["b"]}, {}, [], None, "probe"):
+    events: list[object] = [{"ids": ["a"], "folder_ids": ["b"]}, {}, [], None, "probe"]
+    for event in events:
         assert Probe.from_json(event) is None
 
 
