@@ -25,10 +25,12 @@ ELSEWHERE = {
     "aws/layers.py": "loopback/runtime/test_layer.py",
     "cli/deploy.py": "loopback/aws/test_stacks.py",
     "cli/destroy.py": "loopback/aws/test_stacks.py",
+    "cli/doctor.py": "loopback/doctor/test_commands.py",
     "cli/ec2_handler.py": "loopback/node/test_handlers.py",
     "cli/interrupt.py": "unit/test_signals.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
+    "cli/ping.py": "loopback/doctor/test_commands.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
     "core/events.py": "unit/core/test_agreement_alone.py",
