@@ -25,7 +25,7 @@ from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.jobs.placement import Place
 from punchlib.local import isolation
 from punchlib.node import probe as probes
-from punchlib.node.protocol import Probe
+from punchlib.node.probe_event import Probe
 from punchlib.runtime.handler_call import take_token
 
 #: The form of `--json`.

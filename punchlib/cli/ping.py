@@ -25,7 +25,7 @@ from punchlib.errors import PunchError, UsageError
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.names import check_text
 from punchlib.node import probe as probes
-from punchlib.node.protocol import MOST_PINGS, Probe
+from punchlib.node.probe_event import MOST_PINGS, Probe
 from punchlib.rendezvous.dynamodb import DynamoDbStore
 from punchlib.runtime.handler_call import take_token
 

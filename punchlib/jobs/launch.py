@@ -16,7 +16,8 @@ from punchlib.aws import errors
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
-from punchlib.node.protocol import Event, Probe, Result, parse_error
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Event, Result, parse_error
 from punchlib.runtime import handler_call
 
 #: Lambda's longest run is 900 s; the answer to a RequestResponse call comes after that.

@@ -20,7 +20,8 @@ from punchlib.jobs.launch import READ_TIMEOUT, NodeLost, read_answer, read_probe
 from punchlib.local.host import Host
 from punchlib.local.worker import Worker
 from punchlib.node import sandbox
-from punchlib.node.protocol import Event, Probe, Result
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Event, Result
 
 _T = TypeVar("_T")
 

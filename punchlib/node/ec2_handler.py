@@ -35,7 +35,8 @@ from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
 from punchlib.node.door import Visit
 from punchlib.node.handling import answer_probe, ensure_engine, log, run_event, workdir
-from punchlib.node.protocol import Event, Probe
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Event
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime.handler_call import TOKEN_FILE, take_token
 from punchlib.runtime.invoke_lambda import NODE_DOOR

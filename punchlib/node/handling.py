@@ -13,7 +13,8 @@ from typing import Any
 from punchlib.config import Config
 from punchlib.errors import escape
 from punchlib.node.event_log import EventLog
-from punchlib.node.protocol import Clock, Event, Probe, Result
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Clock, Event, Result
 from punchlib.node.script_runner import ScriptRunner
 from punchlib.runtime import engine, engine_client
 

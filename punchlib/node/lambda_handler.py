@@ -17,7 +17,8 @@ from punchlib.config import Config
 from punchlib.node import claim
 from punchlib.node.clean_slate import CleanSlate
 from punchlib.node.handling import answer_probe, ensure_engine, log, run_event, workdir
-from punchlib.node.protocol import Event, Probe, Result, ScriptsFailed
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Event, Result, ScriptsFailed
 from punchlib.node.script_runner import ScriptRunner
 
 #: Seconds kept back from Lambda's time-out, to stop the script and to answer.

@@ -33,7 +33,8 @@ from punchlib.doctor import cloud, machine, nat_words, network, ping
 from punchlib.doctor.finding import Finding, fail, looked_at, ok, warn
 from punchlib.errors import PunchError
 from punchlib.node import sandbox, scratch
-from punchlib.node.protocol import VERSION, Probe
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import VERSION
 
 _T = TypeVar("_T")
 

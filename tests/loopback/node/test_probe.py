@@ -23,7 +23,7 @@ from punchlib.jobs.placement import Place
 from punchlib.local.cloud import LocalCloud
 from punchlib.node import probe as probes
 from punchlib.node import sandbox, scratch
-from punchlib.node.protocol import Probe
+from punchlib.node.probe_event import Probe
 
 PLACES: tuple[Place, ...] = ("lambda", "ec2")
 

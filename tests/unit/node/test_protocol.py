@@ -12,7 +12,6 @@ from punchlib.errors import JobFailed, UsageError
 from punchlib.node.protocol import (
     Ended,
     Event,
-    Probe,
     Result,
     ScriptResult,
     ScriptsFailed,
@@ -177,41 +176,3 @@ def test_how_it_ended_comes_back(ended: Ended) -> None:
     marker = Marker("pashlib k recv", "why\nmore", state.REPORTED, "worker1")
     result = Result((ScriptResult("a", "f", 1, 1, failures=(marker,), ended=ended),))
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
-
-
-@pytest.mark.parametrize(
-    "probe", [Probe("doctor"), Probe("ping", "k", "job", "ab12", 3), Probe("ping", "a key*of#any")]
-)
-def test_a_probe_survives_the_way(probe: Probe) -> None:
-    assert Probe.from_json(json.loads(json.dumps(probe.to_json()))) == probe
-
-
-def test_other_events_are_no_probes() -> None:
-    events: list[object] = [{"ids": ["a"], "folder_ids": ["b"]}, {}, [], None, "probe"]
-    for event in events:
-        assert Probe.from_json(event) is None
-
-
-@pytest.mark.parametrize(
-    ("event", "message"),
-    [
-        ({"probe": "x\n"}, "this release knows no probe"),
-        ({"probe": ["doctor"]}, "this release knows no probe"),
-        ({"probe": "ping"}, "needs a `key`"),
-        ({"probe": "ping", "key": 3}, "needs a `key`"),
-        ({"probe": "ping", "key": "a\0"}, "control character"),
-        ({"probe": "ping", "key": "k", "job_key": "xyz"}, "`job_key` is not hexadecimal"),
-        ({"probe": "ping", "key": "k", "job_key": 3}, "must be strings"),
-        ({"probe": "ping", "key": "k", "job_id": "../x"}, "job_id"),
-        ({"probe": "ping", "key": "k", "count": 0}, "`count`"),
-        ({"probe": "ping", "key": "k", "count": True}, "`count`"),
-        ({"probe": "ping", "key": "k", "count": 1001}, "`count`"),
-    ],
-)
-def test_a_probe_with_a_fault_is_refused(event: object, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Probe.from_json(event)
-
-
-def test_a_probes_secret_is_not_shown() -> None:
-    assert "ab12" not in repr(Probe("ping", "k", "job", "ab12"))

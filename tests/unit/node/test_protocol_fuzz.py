@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from punchlib.errors import JobFailed, PunchError, UsageError
 from punchlib.jobs.launch import NodeLost, read_answer, read_probe
 from punchlib.node import probe as probes
-from punchlib.node.protocol import Event, Probe, Result, parse_error
+from punchlib.node.probe_event import Probe
+from punchlib.node.protocol import Event, Result, parse_error
 
 _SCALAR = (
     st.none()

@@ -1,0 +1,75 @@
+"""The event that asks a node how it is, or to be pinged; `node/probe.py` answers it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from punchlib.errors import UsageError
+from punchlib.names import check_name, check_text, shown
+
+_HEX = re.compile(r"([0-9a-fA-F]{2})*")
+PROBES = ("doctor", "ping")
+#: Connections of one ping.
+MOST_PINGS = 1000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An event that starts no script: it asks a node how it is, or to be pinged (node/probe.py).
+
+    Attributes:
+        kind: one of `PROBES`.
+        key, job_id, job_key: of a ping; the secret is never shown.
+        count: how many connections a ping makes at the most.
+    """
+
+    kind: str
+    key: str = ""
+    job_id: str = ""
+    job_key: str = field(default="", repr=False)
+    count: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"probe": self.kind}
+        if self.kind == "ping":
+            out |= {"key": self.key, "job_id": self.job_id, "job_key": self.job_key}
+            out["count"] = self.count
+        return out
+
+    @classmethod
+    def from_json(cls, data: object) -> Probe | None:
+        """Checks an event that may be one.
+
+        Returns:
+            None for any other event, which `Event.from_json` then looks at.
+
+        Raises:
+            UsageError: it is a probe, and something is wrong with it.
+        """
+        if not isinstance(data, Mapping) or "probe" not in data:
+            return None
+        kind = data["probe"]
+        if kind not in PROBES:
+            raise UsageError(
+                f"this release knows no probe {shown(str(kind))}, but {' and '.join(PROBES)}",
+                next_step="deploy the release of `punch` that asks",
+            )
+        if kind == "doctor":
+            return cls(kind)
+        key, count = data.get("key"), data.get("count", 1)
+        job_id, job_key = data.get("job_id") or "", data.get("job_key") or ""
+        if not isinstance(key, str) or not key:
+            raise UsageError("a ping needs a `key`")
+        if not isinstance(job_id, str) or not isinstance(job_key, str):
+            raise UsageError("the ping's `job_id` and `job_key` must be strings")
+        if not _HEX.fullmatch(job_key):
+            raise UsageError("the ping's `job_key` is not hexadecimal")  # a secret: not shown
+        if type(count) is not int or not 0 < count <= MOST_PINGS:
+            raise UsageError(f"the ping's `count` is not a number from 1 to {MOST_PINGS}")
+        check_text(key, "the ping's `key`")
+        if job_id:
+            check_name(job_id, "the ping's `job_id`")
+        return cls(kind, key, job_id, job_key, count)
