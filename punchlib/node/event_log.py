@@ -78,22 +78,23 @@ class EventLog:
             yield
             return
         _enlarge(fd)
-        thread = threading.Thread(target=self._read, args=(node, fd), name=f"events {node}")
+        end = os.urandom(16).hex().encode()  # a script cannot say it
+        thread = threading.Thread(target=self._read, args=(node, fd, end), name=f"events {node}")
         thread.start()
         try:
             yield
         finally:
-            os.write(fd, b"\0\n")  # after all that was told
+            os.write(fd, b"\n%s\n" % end)  # after all that was told
             thread.join()
             os.close(fd)
             self._say_dropped(node)
 
-    def _read(self, node: str, fd: int) -> None:
+    def _read(self, node: str, fd: int, end: bytes) -> None:
         rest = b""
         while True:
             *lines, rest = (rest + os.read(fd, 65536)).split(b"\n")
             for line in lines:
-                if line == b"\0":
+                if line == end:
                     return
                 self._take(node, line)
             rest = rest[-LONGEST:]

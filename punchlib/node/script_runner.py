@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
@@ -116,7 +117,8 @@ class ScriptRunner:
             text = self._fetch(task)
             log.tell(task.id, "script.fetched", {"punch.bytes": len(text)})
         except PunchError as error:
-            return ended(1, note=error.message, ended=Ended.LOST)
+            facts = {"note": error.message, "may_pass": error.may_pass}
+            return ended(1, **facts, ended=Ended.LOST)
         claimed = self._claim(text)
         if claimed is None:
             note = "a script that uses the same folder in /tmp is still running here"
@@ -187,12 +189,12 @@ class ScriptRunner:
         except ClientError as error:
             if is_missing(error):
                 raise UsageError(f"there is no script s3://{bucket}/{key}") from None
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
         except BotoCoreError as error:
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
 
     def _environment(self, task: Task, event: Event, inside: Path) -> dict[str, str]:
-        env = dict(os.environ)
+        env = {**os.environ, **event.env}
         given = {
             "PASH_JOB_ID": event.job_id,
             "PUNCH_JOB_KEY": event.job_key,
@@ -302,6 +304,12 @@ class ScriptRunner:
         except PunchError as error:
             failures += (Marker("s3-put-object", error.message),)
         return result(failures=failures)
+
+
+def _unfetched(script: str, error: Exception) -> PunchError:
+    ours = PunchError(f"cannot fetch {script}: {error}")
+    ours.may_pass = is_transient(error)
+    return ours
 
 
 def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Stop | None:
