@@ -45,6 +45,14 @@ def data(content: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def table(content: Table) -> None:
+    """A table on stdout; as wide as it is where that is no terminal."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = 400
+    out.print(content)
+
+
 class Progress:
     """Shows what a job does: lines, and on a terminal also a table that follows the nodes."""
 

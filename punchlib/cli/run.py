@@ -15,7 +15,7 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import checks, manifest, report, run_folder, storage
+from punchlib.jobs import checks, cost, manifest, report, run_folder, storage
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
@@ -91,7 +91,7 @@ def run(
             if json and storage.STDOUT in request.gets.values():
                 raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
             facts = {"job": str(folder.absolute()), "local": local}
-            keeping = Keeping(run_folder.runs_root(), facts)
+            keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
             root = isolation.enter() if local else None
             names = [n.id for n in job.nodes]
             with output.Progress(names, quiet=json) as progress:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import PunchError
+from punchlib.jobs import cost
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.report import Report
 from punchlib.jobs.run_folder import RunFolder
@@ -31,10 +32,12 @@ class Keeping:
     Attributes:
         root: the folder of all runs.
         facts: of the job, beside the report.
+        prices: for what it costs (punchlib.jobs.cost).
     """
 
     root: Path
     facts: Mapping[str, Any]
+    prices: Mapping[str, Any]
 
 
 class Attempts:
@@ -94,7 +97,11 @@ class Attempts:
             except PunchError as error:
                 self.events.note("run.ended", ok=False, error=error.message)
                 raise
+            finally:
+                spent = cost.estimate(self.events.moments, self._keeping.prices)
+                runner.report.cost = spent.to_json()
             self.events.tell("step", "the job went well")
+            self.events.tell("step", spent.sentence())
             self.events.note("run.ended", ok=True)
             return report
 

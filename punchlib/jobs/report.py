@@ -105,6 +105,7 @@ class Report:
     outcomes: list[Outcome] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
     elapsed: float = 0.0
+    cost: dict[str, Any] | None = None
 
     def to_json(self, error: PunchError | None = None) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -116,6 +117,8 @@ class Report:
             "nodes": [o.to_json() for o in sorted(self.outcomes, key=lambda o: o.id)],
             "outputs": self.outputs,
         }
+        if self.cost:
+            out["cost"] = self.cost
         if error:
             out["error"] = error_json(error)
         return out

@@ -120,8 +120,13 @@ def load_report(folder: Path) -> dict[str, Any]:
 
 def load_moments(folder: Path) -> list[Moment]:
     """A run's events in order; what cannot be read of them is left out."""
+    return timeline.read(load_lines(folder))
+
+
+def load_lines(folder: Path) -> list[str]:
+    """The whole lines of a run's events, as they came; none where they cannot be read."""
     try:
         text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return timeline.read(text.splitlines())
+    return text[: text.rfind("\n") + 1].splitlines()

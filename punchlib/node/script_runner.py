@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class ScriptRunner:
                 (outside / "tmp").mkdir(mode=0o700)
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
-                tail = StderrTail(task.id)
+                tail = StderrTail(task.id, partial(log.hear, task.id))
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -225,7 +226,7 @@ class ScriptRunner:
     ) -> tuple[Stop | None, int, dict[str, float]]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(tmp)))
-        chatter = StderrTail(tail.name)
+        chatter = StderrTail(tail.name, tail.heard)
         process = None
         try:
             process = subprocess.Popen(

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "cli/interrupt.py": "unit/test_signals.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
+    "cli/runs.py": "loopback/jobs/test_runs_cli.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
     "core/events.py": "unit/core/test_agreement_alone.py",

@@ -21,7 +21,7 @@ from punchlib.errors import (
     UsageError,
 )
 from punchlib.jobs import attempts as attempts_module
-from punchlib.jobs import manifest, run_folder
+from punchlib.jobs import cost, manifest, run_folder
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink, JobEvent
 from punchlib.jobs.launch import Launcher, NodeLost
@@ -72,7 +72,7 @@ class Trial:
             self.runners.append(JobRunner(job, request, launchers, self.s3, self.config, events))
             return self.runners[-1]
 
-        keeping = Keeping(run_folder.runs_root(), {"job": str(folder)})
+        keeping = Keeping(run_folder.runs_root(), {"job": str(folder)}, cost.load_prices())
         self.attempts = Attempts(make, EventSink(self.seen.append), 2, keeping)
 
     def warnings(self) -> str:
