@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,7 @@ from punchlib.jobs import checks, cost, manifest, report, run_folder, storage
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
+from punchlib.jobs.live import CloudWatchLogs, Follower, LogFiles, Logs
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import JobRunner, RunRequest
@@ -60,6 +63,12 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(metavar="S", help="Give up after S seconds (900).", min=0.1)
     ] = None,
+    follow_logs: Annotated[
+        bool, typer.Option("--follow-logs", help="Show what the nodes write while they run.")
+    ] = False,
+    events_too: Annotated[
+        bool, typer.Option("--events", help="Each event as a line of JSON on stdout.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout, errors too.")
     ] = False,
@@ -88,13 +97,17 @@ def run(
             request = RunRequest(
                 _pairs("--put", put), _pairs("--get", get), timeout, _knobs(env, route)
             )
-            if json and storage.STDOUT in request.gets.values():
-                raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
-            facts = {"job": str(folder.absolute()), "local": local}
+            if sum((json, events_too, storage.STDOUT in request.gets.values())) > 1:
+                raise UsageError(
+                    "--json, --events and --get KEY=- all want stdout", next_step="choose one"
+                )
+            name = str(folder.absolute())
+            facts = {"job": name, "local": local}
             keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
             root = isolation.enter() if local else None
-            names = [n.id for n in job.nodes]
-            with output.Progress(names, quiet=json) as progress:
+            places = {n.id: n.place for n in job.nodes}
+            before = run_folder.last_duration(name)
+            with output.Progress(places, quiet=json, before=before) as progress:
                 events = EventSink(progress)
                 checks.check(job, events, local=local)
                 with _launchers(job, root, function, ec2, events) as launchers:
@@ -105,7 +118,8 @@ def run(
                     def make(events: EventSink) -> JobRunner:
                         return JobRunner(job, request, launchers, s3, config, events)
 
-                    attempts = Attempts(make, events, retries, keeping)
+                    watching = _Watching(progress, root, function, follow_logs, events_too)
+                    attempts = Attempts(make, events, retries, keeping, watching)
                     attempts.run()
     except PunchError as error:
         if json:
@@ -151,6 +165,33 @@ def _config() -> Config:
             next_step="export AWS_BUCKET=NAME, or run on this machine with --local",
         )
     return config
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """Shows what a run's nodes do while it runs."""
+
+    progress: output.Progress
+    root: Path | None
+    function: str
+    follow_logs: bool
+    events_too: bool
+
+    def __call__(self, runner: JobRunner, events: EventSink) -> AbstractContextManager[object]:
+        if self.events_too:
+            events.record(output.json_lines)
+        if not (self.follow_logs or self.progress.is_live):
+            return contextlib.nullcontext()
+        say = self.progress.say if self.follow_logs else None
+        logs = self._logs(runner.report.job_id, events.began)
+        return Follower(logs, events.began, self.progress.take, say)
+
+    def _logs(self, job: str, began: float) -> Logs:
+        """The logs of the nodes; those of EC2 nodes on AWS are on their machines."""
+        if self.root is None:
+            logs = client("logs", _config())
+            return CloudWatchLogs(logs, f"/aws/lambda/{self.function}", job, began)
+        return LogFiles(self.root, ("ec2.log", "lambda/*/log"))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ class Keeping:
     prices: Mapping[str, Any]
 
 
+Watching = Callable[[JobRunner, EventSink], AbstractContextManager[object]]
+
+
 class Attempts:
     """Runs a job until it has gone well, or fails for good.
 
@@ -48,6 +52,7 @@ class Attempts:
         events: those of the first run.
         retries: how many times more the job may run.
         keeping: what is kept of each run.
+        watching: what is to be done while one runs.
 
     Attributes:
         events: those of the latest run.
@@ -60,12 +65,14 @@ class Attempts:
         events: EventSink,
         retries: int,
         keeping: Keeping,
+        watching: Watching = lambda runner, events: contextlib.nullcontext(),
     ) -> None:
         self.events = events
         self.runner: JobRunner | None = None
         self._make = make
         self._retries = retries
         self._keeping = keeping
+        self._watching = watching
 
     def run(self) -> Report:
         """Runs the job.
@@ -90,7 +97,8 @@ class Attempts:
 
     def _run_once(self) -> Report:
         self.runner = runner = self._make(self.events)
-        with _kept(runner.report, self.events, self._keeping):
+        kept = _kept(runner.report, self.events, self._keeping)
+        with kept, self._watching(runner, self.events):
             self.events.note("run.started", **self._keeping.facts)
             try:
                 report = runner.run()

@@ -49,7 +49,7 @@ class EventSink:
         self.began = time.time()
         self.moments: list[Moment] = []
         self._observer = observer
-        self._record: Record = lambda moments: None
+        self._records: list[Record] = []
         self._clock = time.monotonic()
         self._lock = threading.Lock()
 
@@ -89,10 +89,11 @@ class EventSink:
         """Keeps what nodes have told."""
         with self._lock:
             self.moments += moments
-            self._record(moments)
+            for record in self._records:
+                record(moments)
 
     def record(self, record: Record) -> None:
-        """Hands on what there is, and all that comes, to be kept for longer."""
+        """Hands on what there is, and all that comes, to one more who keeps it."""
         with self._lock:
             record(self.moments)
-            self._record = record
+            self._records.append(record)

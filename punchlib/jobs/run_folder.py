@@ -118,6 +118,20 @@ def load_report(folder: Path) -> dict[str, Any]:
     return data
 
 
+def last_duration(job: str) -> float | None:
+    """How many seconds the last run of a job took that went well; None where none is kept.
+
+    Args:
+        job: its folder, as `run.json` has it.
+    """
+    for folder in all_runs():
+        with contextlib.suppress(UsageError):
+            report = load_report(folder)
+            if report.get("ok") and report.get("job") == job:
+                return float(report.get("elapsed_s") or 0.0)
+    return None
+
+
 def load_moments(folder: Path) -> list[Moment]:
     """A run's events in order; what cannot be read of them is left out."""
     return timeline.read(load_lines(folder))
