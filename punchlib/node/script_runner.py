@@ -27,7 +27,7 @@ from typing import Any
 from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox, scratch
+from punchlib.node import sandbox, scratch, stock
 from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
@@ -130,6 +130,8 @@ class ScriptRunner:
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
                 tail = StderrTail(task.id, partial(log.hear, task.id))
+                tmp = outside.parent if self._view else Path("/tmp")
+                take_stock = partial(stock.tell, log, task.id, str(inside / "state"), tmp)
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -137,7 +139,7 @@ class ScriptRunner:
                         self._environment(task, event, inside),
                         outside.parent,
                         tail,
-                        self._watch(task, event, deadline),
+                        self._watch(task, event, deadline, take_stock),
                         caller,
                     )
                 log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
@@ -252,13 +254,20 @@ class ScriptRunner:
             tail.finish()
         return stop, code if code >= 0 else 128 - code, used
 
-    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
+    def _watch(
+        self,
+        task: Task,
+        event: Event,
+        deadline: float | None,
+        take_stock: Callable[[str], None],
+    ) -> Callable[[], Stop | None]:
         """A function that says why the script must stop now; None while it may go on."""
         next_look = time.monotonic() + CANCEL_POLL
         run = RunWatch(self._s3, self._config.bucket or "", task, event)
+        answered = ""
 
         def watch() -> Stop | None:
-            nonlocal next_look
+            nonlocal next_look, answered
             now = time.monotonic()
             if self._stopping.is_set():
                 return STOPPED
@@ -268,6 +277,9 @@ class ScriptRunner:
                 next_look = now + CANCEL_POLL
                 if why := run.given_up():
                     return Stop(Ended.CANCELLED, why)
+                if run.asked and run.asked != answered:
+                    answered = run.asked
+                    take_stock(answered)
             return None
 
         return watch
