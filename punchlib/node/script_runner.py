@@ -27,7 +27,7 @@ from typing import Any
 from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox, scratch, stock
+from punchlib.node import memory, sandbox, scratch, stock
 from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
@@ -132,6 +132,7 @@ class ScriptRunner:
                 tail = StderrTail(task.id, partial(log.hear, task.id))
                 tmp = outside.parent if self._view else Path("/tmp")
                 take_stock = partial(stock.tell, log, task.id, str(inside / "state"), tmp)
+                kills = memory.oom_kills()
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -143,7 +144,10 @@ class ScriptRunner:
                         caller,
                     )
                 log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
-                return self._settle(ended, outside / "state", event, code, tail.text(), stop)
+                # Of one that went well no stage was killed, whoever else was.
+                killed = memory.killed_note(kills)
+                facts = partial(ended, code, stderr_tail=tail.text())
+                return self._settle(facts, outside / "state", event, code, stop, killed)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
@@ -290,8 +294,8 @@ class ScriptRunner:
         folder: Path,
         event: Event,
         code: int,
-        stderr_tail: str,
         stop: Stop | None,
+        killed: str,
     ) -> ScriptResult:
         """Completes, aborts or hands on the uploads, as the script ended."""
         failures = tuple(markers.failures([str(folder)]))
@@ -304,7 +308,9 @@ class ScriptRunner:
         def result(**facts: Any) -> ScriptResult:
             if stop:
                 facts |= {"note": stop.note, "ended": stop.ended}
-            return ended(code, stderr_tail=stderr_tail, **facts)
+            elif not well and killed:
+                facts |= {"note": killed, "ended": Ended.FAILED}
+            return ended(**facts)
 
         well = not (code or failures or stop)
         if well and event.commit == "runner":
