@@ -146,8 +146,8 @@ class ScriptRunner:
                 log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
                 # Of one that went well no stage was killed, whoever else was.
                 killed = memory.killed_note(kills)
-                facts = partial(ended, code, stderr_tail=tail.text())
-                return self._settle(facts, outside / "state", event, code, stop, killed)
+                result = partial(ended, code, stderr_tail=tail.text())
+                return self._settle(result, outside / "state", event, code, stop, killed)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
