@@ -117,7 +117,7 @@ def local_cloud() -> Iterator[Mapping[Place, Probed]]:
     from punchlib.local.cloud import LocalCloud
 
     with LocalCloud(root, verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
-        yield cloud.launchers
+        yield cloud.probed
 
 
 def _settings(function: str) -> tuple[Config, Finding]:

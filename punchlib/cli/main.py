@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, doctor, ec2_handler, output, ping, run
+from punchlib.cli import deploy, destroy, doctor, ec2_handler, inspect, output, ping, run, runs
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -35,6 +35,10 @@ def options(
 
 
 app.command("run")(run.run)
+app.command("runs")(runs.runs)
+app.command("logs")(runs.logs)
+app.command("inspect")(inspect.inspect)
+app.command("clean")(runs.clean)
 app.command("deploy")(deploy.deploy)
 app.command("destroy")(destroy.destroy)
 app.command("doctor")(doctor.doctor)

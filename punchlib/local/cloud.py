@@ -17,11 +17,11 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from punchlib.errors import PunchError
-from punchlib.jobs.launch import Ec2Launcher, Probed
+from punchlib.jobs.launch import Ec2Launcher, Launcher, Probed
 from punchlib.jobs.placement import Place
 from punchlib.local import rie
 from punchlib.local.host import Host
@@ -49,9 +49,11 @@ class LocalCloud:
 
     Attributes:
         launchers: for each place, what starts a node there.
+        probed: the same, for probes.
     """
 
-    launchers: dict[Place, Probed]
+    launchers: dict[Place, Launcher]
+    probed: Mapping[Place, Probed]
 
     def __init__(self, root: Path | None = None, *, verbose: bool = False) -> None:
         self._verbose = verbose
@@ -102,7 +104,8 @@ class LocalCloud:
             read_only="yes",
         )
         function = LocalLambda(host, root / "lambda", emulator, view, verbose=self._verbose)
-        self.launchers = {"lambda": function, "ec2": Ec2Launcher(f"unix:{ec2}")}
+        self.probed = {"lambda": function, "ec2": Ec2Launcher(f"unix:{ec2}")}
+        self.launchers = dict(self.probed)
         self._make_bucket(env["AWS_BUCKET"])
 
     def _log(self, name: str) -> str:

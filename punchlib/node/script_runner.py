@@ -20,12 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox, scratch
+from punchlib.node import memory, sandbox, scratch, stock
 from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
@@ -116,7 +118,8 @@ class ScriptRunner:
             text = self._fetch(task)
             log.tell(task.id, "script.fetched", {"punch.bytes": len(text)})
         except PunchError as error:
-            return ended(1, note=error.message, ended=Ended.LOST)
+            facts = {"note": error.message, "may_pass": error.may_pass}
+            return ended(1, **facts, ended=Ended.LOST)
         claimed = self._claim(text)
         if claimed is None:
             note = "a script that uses the same folder in /tmp is still running here"
@@ -126,7 +129,10 @@ class ScriptRunner:
                 (outside / "tmp").mkdir(mode=0o700)
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
-                tail = StderrTail(task.id)
+                tail = StderrTail(task.id, partial(log.hear, task.id))
+                tmp = outside.parent if self._view else Path("/tmp")
+                take_stock = partial(stock.tell, log, task.id, str(inside / "state"), tmp)
+                kills = memory.oom_kills()
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -134,11 +140,14 @@ class ScriptRunner:
                         self._environment(task, event, inside),
                         outside.parent,
                         tail,
-                        self._watch(task, event, deadline),
+                        self._watch(task, event, deadline, take_stock),
                         caller,
                     )
                 log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
-                return self._settle(ended, outside / "state", event, code, tail.text(), stop)
+                # Of one that went well no stage was killed, whoever else was.
+                killed = memory.killed_note(kills)
+                result = partial(ended, code, stderr_tail=tail.text())
+                return self._settle(result, outside / "state", event, code, stop, killed)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
@@ -187,12 +196,12 @@ class ScriptRunner:
         except ClientError as error:
             if is_missing(error):
                 raise UsageError(f"there is no script s3://{bucket}/{key}") from None
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
         except BotoCoreError as error:
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
 
     def _environment(self, task: Task, event: Event, inside: Path) -> dict[str, str]:
-        env = dict(os.environ)
+        env = {**os.environ, **event.env}
         given = {
             "PASH_JOB_ID": event.job_id,
             "PUNCH_JOB_KEY": event.job_key,
@@ -223,7 +232,7 @@ class ScriptRunner:
     ) -> tuple[Stop | None, int, dict[str, float]]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(tmp)))
-        chatter = StderrTail(tail.name)
+        chatter = StderrTail(tail.name, tail.heard)
         process = None
         try:
             process = subprocess.Popen(
@@ -249,13 +258,20 @@ class ScriptRunner:
             tail.finish()
         return stop, code if code >= 0 else 128 - code, used
 
-    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
+    def _watch(
+        self,
+        task: Task,
+        event: Event,
+        deadline: float | None,
+        take_stock: Callable[[str], None],
+    ) -> Callable[[], Stop | None]:
         """A function that says why the script must stop now; None while it may go on."""
         next_look = time.monotonic() + CANCEL_POLL
         run = RunWatch(self._s3, self._config.bucket or "", task, event)
+        answered = ""
 
         def watch() -> Stop | None:
-            nonlocal next_look
+            nonlocal next_look, answered
             now = time.monotonic()
             if self._stopping.is_set():
                 return STOPPED
@@ -265,6 +281,9 @@ class ScriptRunner:
                 next_look = now + CANCEL_POLL
                 if why := run.given_up():
                     return Stop(Ended.CANCELLED, why)
+                if run.asked and run.asked != answered:
+                    answered = run.asked
+                    take_stock(answered)
             return None
 
         return watch
@@ -275,8 +294,8 @@ class ScriptRunner:
         folder: Path,
         event: Event,
         code: int,
-        stderr_tail: str,
         stop: Stop | None,
+        killed: str,
     ) -> ScriptResult:
         """Completes, aborts or hands on the uploads, as the script ended."""
         failures = tuple(markers.failures([str(folder)]))
@@ -289,7 +308,9 @@ class ScriptRunner:
         def result(**facts: Any) -> ScriptResult:
             if stop:
                 facts |= {"note": stop.note, "ended": stop.ended}
-            return ended(code, stderr_tail=stderr_tail, **facts)
+            elif not well and killed:
+                facts |= {"note": killed, "ended": Ended.FAILED}
+            return ended(**facts)
 
         well = not (code or failures or stop)
         if well and event.commit == "runner":
@@ -302,6 +323,12 @@ class ScriptRunner:
         except PunchError as error:
             failures += (Marker("s3-put-object", error.message),)
         return result(failures=failures)
+
+
+def _unfetched(script: str, error: Exception) -> PunchError:
+    ours = PunchError(f"cannot fetch {script}: {error}")
+    ours.may_pass = is_transient(error)
+    return ours
 
 
 def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Stop | None:

@@ -30,7 +30,7 @@ PLACES: tuple[Place, ...] = ("lambda", "ec2")
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_node_says_how_it_is(place: Place, cloud: LocalCloud) -> None:
-    said = probes.read(cloud.launchers[place].probe(Probe("doctor")))
+    said = probes.read(cloud.probed[place].probe(Probe("doctor")))
     assert (said["probe"], said["version"]) == ("doctor", punchlib.__version__)
     found: dict[str, Finding] = {f.name: f for f in said["findings"]}
     assert {"memory", "engine", "STUN over TCP", "mapping", "bucket", "table"} <= set(found)
@@ -45,7 +45,7 @@ def test_a_node_says_how_it_is(place: Place, cloud: LocalCloud) -> None:
 def test_a_node_is_pinged(place: Place, cloud: LocalCloud) -> None:
     probe = Probe("ping", "some key", "job-1", "ab" * 32, 5)
     config = replace(Config.from_env(), job_id="job-1", job_key=bytes.fromhex("ab" * 32))
-    called = probes.aside(lambda: cloud.launchers[place].probe(probe))
+    called = probes.aside(lambda: cloud.probed[place].probe(probe))
     here = asyncio.run(Pinger("some key", True, config, lambda n, route: n < 2).run())
     there = [Attempt(**a) for a in probes.read(called.result(60))["attempts"]]
     assert [(a.route, a.error) for a in (*here, *there)] == [("host", "")] * 4
@@ -55,7 +55,7 @@ def test_a_node_is_pinged(place: Place, cloud: LocalCloud) -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_a_probe_that_is_not_known(place: Place, cloud: LocalCloud) -> None:
     with pytest.raises(NodeLost, match="knows no probe 'fly'") as caught:
-        cloud.launchers[place].probe(Probe("fly"))
+        cloud.probed[place].probe(Probe("fly"))
     assert caught.value.next_step
 
 
