@@ -65,13 +65,10 @@ def doctor(
     warn, 2 with a fail. Nothing is changed anywhere.
     """
     with interruptible():
-        token = take_token()
-        if local and (ec2 or here):
-            raise UsageError("--local has a worker and a handler of its own")
-        with _places(function, ec2, token, local=local) as places:
+        if local and here:
+            raise UsageError("--local has a worker and a handler of its own, which are asked")
+        with _places(function, ec2, here=here, local=local) as places:
             config, settings = _settings(function)
-            if here:
-                places = {}
             found = _examine(config, settings, places, local=local, json=json)
     level = worst(finding for place in found.values() for finding in place)
     if json:
@@ -93,7 +90,7 @@ def _report(found: Mapping[str, list[Finding]], level: Level) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _places(
-    function: str, ec2: str | None, token: bytes | None, *, local: bool
+    function: str, ec2: str | None, *, here: bool, local: bool
 ) -> Iterator[dict[str, Probed | PunchError]]:
     """Who is asked beside this machine; an error where nobody can be."""
     if local:
@@ -101,12 +98,19 @@ def _places(
             yield {"worker": launchers["lambda"], "node": launchers["ec2"]}
         return
     places: dict[str, Probed | PunchError] = {}
+    if here:
+        yield places
+        return
     try:
         places["worker"] = LambdaLauncher(function, Config.from_env(), 1)
     except PunchError as error:
         places["worker"] = error
     if ec2:
-        places["node"] = Ec2Launcher(ec2, token)
+        Ec2Launcher(ec2)  # raises where it is no address
+        try:
+            places["node"] = Ec2Launcher(ec2, take_token())
+        except PunchError as error:
+            places["node"] = error
     yield places
 
 

@@ -24,6 +24,7 @@ from punchlib.doctor.ping import Attempt, Pinger
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.names import check_text
+from punchlib.node import ec2_handler
 from punchlib.node import probe as probes
 from punchlib.node.probe_event import MOST_PINGS, Probe
 from punchlib.rendezvous.dynamodb import DynamoDbStore
@@ -126,12 +127,11 @@ def _report(
 
 @contextlib.contextmanager
 def _launcher(node: bool, function: str, ec2: str | None, *, local: bool) -> Iterator[Probed]:
-    token = take_token()
     if local:
         with local_cloud() as launchers:
             yield launchers["ec2" if node else "lambda"]
     elif node:
-        yield Ec2Launcher(ec2 or "127.0.0.1:9999", token)
+        yield Ec2Launcher(ec2 or f"{ec2_handler.HOST}:{ec2_handler.PORT}", take_token())
     else:
         yield LambdaLauncher(function, Config.from_env(), 1)
 

@@ -9,13 +9,14 @@ the other, and the dead say nothing new. No clock is asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import secrets
 import time
 from dataclasses import dataclass
 
-from punchlib.errors import RendezvousTimeout
+from punchlib.errors import PunchError, RendezvousTimeout
 from punchlib.rendezvous.store import RendezvousStore, Slot
 
 SEATS = ("a", "b")
@@ -23,6 +24,8 @@ SEATS = ("a", "b")
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0
 #: Seconds for which the table keeps a seat.
 KEPT = 3600
+#: Seconds to free our seat.
+GOODBYE = 2.0
 #: An old (v1) program that uses the key reads a record by these two.
 _ADDRESSES = {"local_addr": "127.0.0.1:9", "external_addr": "127.0.0.1:9", "v": 2}
 
@@ -75,14 +78,17 @@ class Pairing:
         self._patience = patience
         self._me = secrets.token_hex(8)
         self._seat = random.choice(SEATS)
-        self._said = ""
+        self._sees = self._said = ""
 
     async def __aenter__(self) -> Pairing:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._said:
-            await self._store.remove(Slot(self._key, self._seat), self._said)
+            # What stays does no harm, and whoever stops us does not wait for a dead table.
+            with contextlib.suppress(PunchError, TimeoutError):
+                async with asyncio.timeout(GOODBYE):
+                    await self._store.remove(Slot(self._key, self._seat), self._said)
 
     async def meet(self) -> Pair:
         """Waits for the other.
@@ -120,14 +126,15 @@ class Pairing:
 
     async def _sit(self, sees: str) -> _Seated | None:
         """Says who we are and whom we see; who sits opposite, at that moment."""
-        self._sees, self._said = sees, _Seated(self._me, sees).text()
+        text = _Seated(self._me, sees).text()
         answer = await self._store.register(
             Slot(self._key, self._seat),
-            self._said,
+            text,
             self._opposite,
             expires=int(time.time()) + KEPT,
             refuse_v1_peer=False,
         )
+        self._sees, self._said = sees, text
         return _Seated.parse(answer.peer)
 
     async def _look(self) -> tuple[_Seated | None, _Seated | None]:

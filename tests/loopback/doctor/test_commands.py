@@ -129,6 +129,20 @@ def test_a_setting_that_is_none() -> None:
     assert "ok    FIFOs" in done.stdout
 
 
+def test_a_handler_that_cannot_be_asked(tmp_path: Path) -> None:
+    """Nobody listens; its token cannot be read. Either is a line, and the rest is told."""
+    where = f"127.0.0.1:{free_port()}"
+    dead = punch("doctor", "--json", "--ec2", where)
+    (line,) = json.loads(dead.stdout)["places"]["node"]
+    assert "cannot be reached: Connection refused" in line["what"]
+    assert "punch ec2-handler" in line["next_step"]
+    no_token = punch(
+        "doctor", "--json", PUNCH_EC2_HANDLER=where, PUNCH_HANDLER_TOKEN_FILE=f"{tmp_path}/none"
+    )
+    (line,) = json.loads(no_token.stdout)["places"]["node"]
+    assert "cannot read PUNCH_HANDLER_TOKEN_FILE" in line["what"]
+
+
 def test_no_secret_is_shown() -> None:
     done = punch("doctor", "--here", PUNCH_JOB_KEY="abcdef0123", PUNCH_HANDLER_TOKEN="t" * 20)
     assert "abcdef0123" not in done.stdout and "t" * 20 not in done.stdout
