@@ -28,6 +28,8 @@ from punchlib.net.s3_route import PREFIX
 CLOCK_LIMIT = 300.0
 #: New accounts have 10 workers at once; less than a small job.
 FEW_WORKERS = 16
+#: Seconds: a function of a shorter time-out is none that was made for jobs.
+SHORT = 60
 #: Where no call may make a person wait for minutes.
 _SOON: dict[str, Any] = {
     "connect_timeout": 3,
@@ -222,6 +224,9 @@ def function(config: Config) -> Finding:
         what += "; its reserved concurrency is 0: it never runs"
         return fail("function", what, "aws lambda delete-function-concurrency, or reserve more")
     what += f"; {reserved} workers reserved" if reserved is not None else ""
+    if int(settings.get("Timeout") or SHORT) < SHORT:
+        what += "; it is killed before most jobs end"
+        return warn("function", what, "punch deploy gives it 900 s; or raise its time-out")
     if settings.get("VpcConfig", {}).get("SubnetIds"):
         what += "; in a VPC, behind its NAT Gateway: few connections are direct"
         return warn("function", what, "take it out of the VPC, unless it needs something there")

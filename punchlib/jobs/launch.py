@@ -247,7 +247,10 @@ def read_probe(text: bytes, log_tail: str = "") -> dict[str, Any]:
             f"the node's answer is not JSON: {text[:200]!r}", next_step="look into its log"
         ) from error
     if not isinstance(payload, Mapping):
-        payload = {"errorType": "no answer", "errorMessage": text[:200].decode("utf-8", "replace")}
+        raise NodeLost(
+            f"the node answered {text[:200]!r}, which is no answer to a probe: it is none of ours",
+            next_step="check --function, or deploy this release there",
+        )
     said = str(payload.get("errorMessage") or payload.get("error") or "")
     if "`ids`" in said or "'ids'" in said:
         raise NodeLost(

@@ -63,6 +63,7 @@ def make_function(ministack: MiniStack, name: str) -> None:
         Handler="f.handler",
         Code={"ZipFile": zipped()},
         MemorySize=1769,
+        Timeout=900,
     )
     functions.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
 
@@ -356,6 +357,9 @@ def test_a_function_that_is_being_made_or_has_failed(elsewhere: Any) -> None:
             settings["State"] = state
             assert cloud.function(config).level is level
         del settings["State"]
+        settings["Timeout"] = 3
+        assert "killed before most jobs end" in cloud.function(config).what
+        settings["Timeout"] = 900
         settings["VpcConfig"] = {"SubnetIds": ["subnet-1"]}
         assert "NAT Gateway" in cloud.function(config).what
         del settings["VpcConfig"]

@@ -93,7 +93,7 @@ def test_an_old_node_is_named(old_handler: str) -> None:
         ),
         ({"errorType": "KeyError", "errorMessage": "'ids'"}, "knows no probes"),  # PaSh's own
         ({"errorType": "Runtime.ExitError", "errorMessage": "signal: killed"}, "its process died"),
-        (1, "no answer"),
+        (1, "none of ours"),
         ({"v": 1, "ok": True}, "did not answer the probe"),
     ],
 )
