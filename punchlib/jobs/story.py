@@ -195,10 +195,10 @@ def _of_node(story: Story, moment: Moment, at: float) -> None:
         cold = moment.attributes.get("faas.coldstart")
         node.cold = cold if isinstance(cold, bool) else None
     elif event == "script.ended":
-        node.cpu = _number(moment.attributes.get("process.cpu.time"))
-        node.memory = int(_number(moment.attributes.get("process.memory.peak")))
+        node.cpu = number(moment.attributes.get("process.cpu.time"))
+        node.memory = int(number(moment.attributes.get("process.memory.peak")))
     elif event == "events.dropped":
-        node.dropped += int(_number(moment.attributes.get("punch.count")))
+        node.dropped += int(number(moment.attributes.get("punch.count")))
     elif event in ("download.ended", "upload.ended"):
         key, size = moment.text("aws.s3.key"), _bytes(moment)
         story.objects.append(Object(node.id, key, size, at, area == "upload"))
@@ -220,16 +220,16 @@ def _of_end(story: Story, node: NodeStory, moment: Moment, step: str, at: float)
     if step == "connected":  # the last that was made is the one that holds
         end.times[step] = at
         end.route, end.technique = moment.text("punch.route"), moment.text("punch.technique")
-        end.setup = _number(moment.attributes.get("punch.setup.duration"))
+        end.setup = number(moment.attributes.get("punch.setup.duration"))
     end.times.setdefault(step, at)
     end.bytes = max(end.bytes, _bytes(moment))
-    end.attempts = max(end.attempts, int(_number(moment.attributes.get("punch.attempt"))))
+    end.attempts = max(end.attempts, int(number(moment.attributes.get("punch.attempt"))))
     if step == "failed":
         end.error = moment.text("error.message")
 
 
 def _add_run(story: Story, run: Mapping[str, Any]) -> None:
-    elapsed = _number(run.get("elapsed_s"))
+    elapsed = number(run.get("elapsed_s"))
     if elapsed > 0:
         story.elapsed = max(elapsed, story.elapsed)
     for outcome in dicts(run, "nodes"):
@@ -243,7 +243,7 @@ def _add_run(story: Story, run: Mapping[str, Any]) -> None:
             node.cold = outcome["cold"]
         for field_, name in (("started_s", "asked"), ("ended_s", "back")):
             if isinstance(outcome.get(field_), int | float):
-                node.times.setdefault(name, max(_number(outcome[field_]), 0.0))
+                node.times.setdefault(name, max(number(outcome[field_]), 0.0))
 
 
 def dicts(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -253,10 +253,10 @@ def dicts(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def _bytes(moment: Moment) -> int:
-    return int(_number(moment.attributes.get("punch.bytes")))
+    return int(number(moment.attributes.get("punch.bytes")))
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
     """A number that can be reckoned with, at least 0; 0.0 for all else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
