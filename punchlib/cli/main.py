@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, ec2_handler, output, run
+from punchlib.cli import deploy, destroy, ec2_handler, output, report, run
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -35,6 +35,7 @@ def options(
 
 
 app.command("run")(run.run)
+app.command("report")(report.report)
 app.command("deploy")(deploy.deploy)
 app.command("destroy")(destroy.destroy)
 app.command("ec2-handler")(ec2_handler.ec2_handler)

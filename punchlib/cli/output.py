@@ -29,12 +29,17 @@ _MOST_TEXT = 20_000
 
 def error(problem: PunchError) -> None:
     """One message and the next step."""
-    console.print(f"[red]error:[/red] {_safe(problem.message)}")
+    console.print(f"[red]error:[/red] {safe(problem.message)}")
     if problem.next_step:
-        console.print(f"  next: {_safe(problem.next_step)}")
+        console.print(f"  next: {safe(problem.next_step)}")
 
 
-def _safe(text: str) -> str:
+def warning(text: str) -> None:
+    """What should be known, and stops nothing."""
+    console.print(f"[yellow]warning:[/yellow] {safe(text)}")
+
+
+def safe(text: str) -> str:
     """What may hold text from anywhere, for this console."""
     return markup_escape(escape(text, _MOST_TEXT))
 
@@ -81,7 +86,7 @@ class Progress:
 
     def _line(self, event: JobEvent) -> None:
         colour = _COLOUR.get(event.kind)
-        text = _safe(event.text)
+        text = safe(event.text)
         if colour:
             text = f"[{colour}]{text}[/{colour}]"
         name = markup_escape(event.node.ljust(self._width)) + "  " if event.node else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from punchlib.errors import UsageError, escape
@@ -75,7 +76,8 @@ def _content(
     total = sum(stream.bytes for stream in story.streams.values())
     return {
         "name": name,
-        "job": str(run.get("job") or ""),
+        "folder": str(run.get("job") or ""),
+        "job": PurePath(str(run.get("job") or "")).name,
         "ok": run.get("ok") if isinstance(run.get("ok"), bool) else None,
         "began": _date(run.get("began")),
         "elapsed": story.elapsed,
@@ -206,8 +208,9 @@ def _arrow(arrow: Arrow, graph: Graph, path: Sequence[Segment]) -> dict[str, Any
     label = f"{size(arrow.bytes)}" + (f" · {ways}" if ways else "")
     title = f"{arrow.source.id} → {arrow.target.id}: {count}{size(arrow.bytes)} {ways}".rstrip()
     x, y, anchor = _beside(arrow, graph, x1, x2)
+    curve = f"C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2:.0f} {y2:.1f}"
     return {
-        "d": f"M{x1:.0f} {y1:.1f}C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2:.0f} {y2:.1f}",
+        "d": f"M{x1:.0f} {y1:.1f}{curve}",
         "width": round(1.1 + 2.6 * (arrow.bytes / most) ** 0.5, 2) if most else 1.1,
         "x": x,
         "y": y,
@@ -222,7 +225,7 @@ def _arrow(arrow: Arrow, graph: Graph, path: Sequence[Segment]) -> dict[str, Any
 
 
 def _beside(arrow: Arrow, graph: Graph, left: float, right: float) -> tuple[float, float, str]:
-    """Where an arrow's label stands: at the end where it is alone, on the outer side of its bend."""
+    """Where an arrow's label stands: at the end where it is alone, on its bend's outer side."""
     y1, y2 = arrow.source.y, arrow.target.y
     if y1 == y2:
         return (left + right) / 2, y1 - 7, "middle"
