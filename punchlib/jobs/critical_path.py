@@ -38,6 +38,8 @@ class Kind(enum.StrEnum):
     READ = "read"
     #: It works, as far as can be told.
     RUN = "run"
+    #: It waits for a stream that did not end.
+    WAIT = "wait"
     #: The last bytes are on their way from one node to another.
     TRANSFER = "transfer"
     #: A node ends and answers; the run completes and fetches its outputs.
@@ -141,8 +143,7 @@ class _Walk:
 
     def _to_sender(self, node: NodeStory, end: End) -> NodeStory:
         self._seen.add(end.key)
-        work = f"{_name(node.id)}'s own work after its last input"
-        self._to(end.done, node.id, Kind.RUN, work)
+        self._worked(node, end.done, f"{_name(node.id)}'s own work after its last input")
         sent = self._story.streams[end.key].send
         if sent is None or sent.node == node.id or sent.done is None:
             return node  # who sent it says nothing: its other inputs, its own start
@@ -171,12 +172,28 @@ class _Walk:
         """What a node did from when it could until here; a part of it was to read its input."""
         read = [o for o in self._story.objects if o.node == node.id and not o.written]
         done = max((o.at for o in read if since < o.at < self._at), default=None)
-        self._to(done, node.id, Kind.RUN, f"{_name(node.id)}'s own work")
-        if done is None:
-            self._to(since, node.id, Kind.RUN, f"{_name(node.id)}'s own work")
-        else:
+        work = f"{_name(node.id)}'s own work"
+        self._worked(node, since if done is None else done, work)
+        if done is not None:
             text = f"{_name(node.id)} reading from the bucket and passing on"
             self._to(since, node.id, Kind.READ, text)
+
+    def _worked(self, node: NodeStory, since: float | None, text: str) -> None:
+        """It worked since then; one that did not end well may have waited for a stream instead."""
+        still = [e for e in node.ends if e.done is None and e.times.get("started", 0.0) < self._at]
+        if node.well or not still:
+            self._to(since, node.id, Kind.RUN, text)
+            return
+        end = min(still, key=lambda e: (e.sending, "connected" in e.times))
+        ends = self._story.streams[end.key].ends
+        peer = next((_name(e.node) for e in ends if e.node != node.id), "a peer")
+        if "connected" in end.times:
+            what = f"sending to {peer}" if end.sending else f"receiving from {peer}"
+            text = f"{_name(node.id)}, still {what}"
+        else:
+            never = "that never came" if peer == "a peer" else "to connect"
+            text = f"{_name(node.id)} waiting for {peer} {never}"
+        self._to(since, node.id, Kind.WAIT, text)
 
     def _start(self, node: NodeStory) -> None:
         times, name = node.times, _name(node.id)
@@ -247,6 +264,7 @@ _TOGETHER = {
     Kind.CONNECT: "connections of {}",
     Kind.READ: "{} reading from the bucket",
     Kind.RUN: "the work of {}, one after the other",
+    Kind.WAIT: "{} waiting for streams that did not end",
     Kind.TRANSFER: "the last bytes on their way to {}",
     Kind.FINISH: "{} ending and answering",
     Kind.UNKNOWN: "{}, which told nothing of themselves",

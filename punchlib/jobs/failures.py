@@ -12,6 +12,7 @@ from typing import Any
 from punchlib.jobs.story import dicts, number
 from punchlib.node.protocol import Ended
 from punchlib.runtime import state
+from punchlib.runtime.markers import Marker
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Failure:
         how: as `Ended` has it.
         cause: why, as the node says.
         origin: the node whose failure it repeats; "" where it failed by itself.
-        parts: what each of its components said: component, kind, reason, origin.
+        parts: what each of its components said.
         stderr: the end of it.
     """
 
@@ -33,7 +34,7 @@ class Failure:
     how: str
     cause: str
     origin: str = ""
-    parts: list[Mapping[str, Any]] = field(default_factory=list)
+    parts: list[Marker] = field(default_factory=list)
     stderr: str = ""
 
 
@@ -87,9 +88,13 @@ def _failure(node: Mapping[str, Any]) -> Failure:
         how=str(node.get("how") or ""),
         cause=str(node.get("cause") or ""),
         origin=str(node.get("origin") or ""),
-        parts=dicts(node, "failures"),
+        parts=[_part(p) for p in dicts(node, "failures")],
         stderr=str(node.get("stderr_tail") or "").rstrip(),
     )
+
+
+def _part(part: Mapping[str, Any]) -> Marker:
+    return Marker.from_json({"component": "", "reason": "", **part})
 
 
 def _rank(node: Mapping[str, Any]) -> tuple[int, int, float]:

@@ -7,6 +7,7 @@ text of a job is untrusted: Jinja escapes it, and control characters are shown a
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -41,12 +42,18 @@ def render(name: str, story: Story, run: Mapping[str, Any], notes: Sequence[str]
     Raises:
         UsageError: Jinja is not installed.
     """
+    page: str = _template().render(**_content(name, story, run, notes))
+    return page
+
+
+@functools.cache
+def _template() -> Any:
     try:
         import jinja2
     except ImportError as error:
         raise UsageError(
             "the page needs Jinja, which is not installed here",
-            next_step="pip install 'punchlib[report]'; --trace does without it",
+            next_step="pip install 'punchlib[report]'; --trace - does without it",
         ) from error
     env = jinja2.Environment(
         loader=jinja2.PackageLoader("punchlib.jobs", "templates"),
@@ -57,8 +64,7 @@ def render(name: str, story: Story, run: Mapping[str, Any], notes: Sequence[str]
         finalize=_shown,
     )
     env.filters |= {"seconds": seconds, "size": size, "dollars": dollars, "short": short}
-    page: str = env.get_template("report.html").render(**_content(name, story, run, notes))
-    return page
+    return env.get_template("report.html")
 
 
 def _shown(value: object) -> object:
@@ -86,8 +92,8 @@ def _content(
         "cold": sum(n.cold is True for n in nodes),
         "streams": [_stream(s, story) for s in story.streams.values()],
         "total": total,
-        "routes": _counts([route(s.route) for s in story.streams.values()]),
-        "outputs": dicts(run, "outputs"),
+        "routes": _counts([route(s.route) or "not connected" for s in story.streams.values()]),
+        "outputs": [(str(o.get("key", "")), number(o.get("bytes"))) for o in dicts(run, "outputs")],
         "sentence": sentence(path, story.elapsed),
         "shares": shares(path)[:_MOST_SHARES] if story.elapsed else [],
         "path": path,
@@ -120,6 +126,7 @@ def _row(node: NodeStory, story: Story, path: Sequence[Segment]) -> dict[str, An
         "ends": [_end(e, node, story) for e in ends],
         "mark": _percent(node.over, story) if node.failed else None,
         "seconds": _lasted(node),
+        "said": f"{node.id}, from {seconds(node.times.get('asked', 0.0))} to {seconds(node.over)}",
     }
 
 

@@ -107,6 +107,7 @@ class NodeStory:
         cold: on a fresh worker; None where nothing says so.
         cpu: seconds of processor time of its script; 0.0 where nothing says so.
         memory: bytes, of its largest process; 0 where nothing says so.
+        how: how it ended (punchlib.node.protocol.Ended); "" where nothing says so.
         told: events of its own that are there.
         dropped: events that were too many.
         outcome: what run.json says of it.
@@ -118,6 +119,7 @@ class NodeStory:
     cold: bool | None = None
     cpu: float = 0.0
     memory: int = 0
+    how: str = ""
     told: int = 0
     dropped: int = 0
     latest: float = 0.0
@@ -132,6 +134,11 @@ class NodeStory:
     @property
     def failed(self) -> bool:
         return self.outcome.get("ok") is False and not self.outcome.get("stopped")
+
+    @property
+    def well(self) -> bool:
+        """It ended well, as far as is known."""
+        return self.outcome.get("ok") is True or self.how == "ok"
 
 
 @dataclass
@@ -197,6 +204,8 @@ def _of_node(story: Story, moment: Moment, at: float) -> None:
     elif event == "script.ended":
         node.cpu = number(moment.attributes.get("process.cpu.time"))
         node.memory = int(number(moment.attributes.get("process.memory.peak")))
+    elif event == "node.ended":
+        node.how = moment.text("punch.ended")
     elif event == "events.dropped":
         node.dropped += int(number(moment.attributes.get("punch.count")))
     elif event in ("download.ended", "upload.ended"):
@@ -239,6 +248,7 @@ def _add_run(story: Story, run: Mapping[str, Any]) -> None:
         node = story.nodes.setdefault(id_, NodeStory(id_))
         node.outcome = outcome
         node.place = node.place or str(outcome.get("place") or "")
+        node.how = str(outcome.get("how") or node.how)
         if node.cold is None and isinstance(outcome.get("cold"), bool):
             node.cold = outcome["cold"]
         for field_, name in (("started_s", "asked"), ("ended_s", "back")):

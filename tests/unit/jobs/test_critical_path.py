@@ -34,6 +34,7 @@ attributes = st.fixed_dictionaries(
         "punch.text": values,
         "error.message": values,
         "aws.s3.key": values,
+        "punch.ended": st.sampled_from(["ok", "failed"]),
     },
 )
 moments = st.builds(
@@ -129,6 +130,24 @@ def test_a_late_peer_is_what_a_connection_waited_for() -> None:
     path = critical_path(told)
     assert sentence(path, 4.1) == "73 % of 4.1 s: waiting for b's cold start"
     assert [s.node for s in path] == ["b", "b", "a", "a", "b"]
+
+
+def test_a_node_that_failed_may_have_waited_for_a_peer_that_never_came() -> None:
+    def key(name: str) -> dict[str, object]:
+        return {"punch.key": name, "punch.direction": "recv"}
+
+    told = [
+        Moment(0.0, "a", "run.node_started"),
+        Moment(0.1, "a", "node.invoked", {"faas.coldstart": False}),
+        Moment(0.2, "a", "connection.started", key("k")),
+        Moment(0.2, "a", "connection.started", key("l")),
+        Moment(0.9, "a", "connection.connected", key("k")),
+        Moment(1.0, "a", "stream.last_byte", key("k")),
+        Moment(9.9, "a", "node.ended", {"punch.ended": "cancelled"}),
+        Moment(10.0, "a", "run.node_ended"),
+    ]
+    line = sentence(critical_path(told), 10.0)
+    assert line == "91 % of 10.0 s: a waiting for a peer that never came"
 
 
 def test_many_like_waits_are_told_together() -> None:
