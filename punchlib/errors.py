@@ -47,12 +47,14 @@ class PunchError(Exception):
         next_step: what the user can do about it; may be empty.
         exit_code: the process exit code that this error means.
         code: what the service that refused calls it ("NoSuchKey"); "" where none did.
+        may_pass: the same may go well when it is tried again from the start.
         reported_by_peer: True when it came from the other machine, which gave up first.
         cause: the first cause alone; that of a failure of our own has no origin yet.
     """
 
     exit_code = 1
     code = ""
+    may_pass = False
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class RendezvousError(PunchError):
 
 
 class RendezvousTimeout(RendezvousError):
-    pass
+    may_pass = True
 
 
 class NoRoute(PunchError):
@@ -109,6 +111,7 @@ class StreamBroken(PunchError):
     """
 
     exit_code = 6
+    may_pass = True
 
     def __init__(
         self,

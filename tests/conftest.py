@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -22,6 +25,10 @@ def pytest_configure() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
             signal.signal(number, usual)
+    # What is kept of runs stays out of the home of who runs the tests.
+    folder = tempfile.mkdtemp(prefix="punch-test-state-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["XDG_STATE_HOME"] = folder
 
 
 @pytest.hookimpl(wrapper=True)

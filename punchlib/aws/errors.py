@@ -47,6 +47,7 @@ def translate(
         return None
     ours = kind(message, next_step=step)
     ours.code = code
+    ours.may_pass = is_transient(error)
     return ours
 
 

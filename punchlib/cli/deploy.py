@@ -156,7 +156,7 @@ def _smoke_test(config: Config, function: str) -> None:
     from punchlib.jobs.launch import LambdaLauncher
 
     output.console.print("the example job, all of it on Lambda:")
-    with output.Progress([]) as progress:
+    with output.Progress({}) as progress:
         smoke_test.run(LambdaLauncher(function, config, 4), config, EventSink(progress))
     output.console.print("[green]it works[/green]")
 

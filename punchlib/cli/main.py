@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, ec2_handler, output, report, run
+from punchlib.cli import deploy, destroy, ec2_handler, output, report, run, runs
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -35,6 +35,9 @@ def options(
 
 
 app.command("run")(run.run)
+app.command("runs")(runs.runs)
+app.command("logs")(runs.logs)
+app.command("clean")(runs.clean)
 app.command("report")(report.report)
 app.command("deploy")(deploy.deploy)
 app.command("destroy")(destroy.destroy)

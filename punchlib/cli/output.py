@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape as markup_escape
 from rich.table import Table
 
+from punchlib.cli.live_view import LiveView
 from punchlib.errors import PunchError, escape
 from punchlib.jobs.events import JobEvent
+from punchlib.jobs.timeline import Moment
 
 #: Rich honours NO_COLOR by itself.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _COLOUR = {"warning": "yellow", "node-failed": "red", "node-ended": "green"}
-#: Nodes shown one by one in the live view; of a wider job it shows the counts.
-_ROWS = 24
 #: Characters of one message.
 _MOST_TEXT = 20_000
 
@@ -50,39 +49,74 @@ def data(content: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-class Progress:
-    """Shows what a job does: lines, and on a terminal also a table that follows the nodes."""
+def json_lines(moments: Sequence[Moment]) -> None:
+    """Each event as a line of JSON on stdout."""
+    sys.stdout.write("".join(json.dumps(m.to_json()) + "\n" for m in moments))
+    sys.stdout.flush()
 
-    def __init__(self, nodes: Sequence[str], *, quiet: bool = False) -> None:
+
+def table(content: Table) -> None:
+    """A table on stdout; as wide as it is where that is no terminal."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = 400
+    out.print(content)
+
+
+class Progress:
+    """Shows what a job does: lines, and on a terminal also a view of its nodes.
+
+    Args:
+        places: where each node runs.
+        quiet: show nothing.
+        before: how many seconds the last run of this job took; None where there is none.
+    """
+
+    def __init__(
+        self, places: Mapping[str, str], *, quiet: bool = False, before: float | None = None
+    ) -> None:
         self._quiet = quiet
         self._lock = threading.Lock()
-        self._states: dict[str, tuple[str, str]] = dict.fromkeys(nodes, ("", ""))
-        self._width = min(max((len(n) for n in nodes), default=0), 36)
-        self._live: Live | None = None
+        self._width = min(max((len(n) for n in places), default=0), 36)
+        self._view: LiveView | None = None
         if console.is_terminal and not quiet:
-            self._live = Live(console=console, refresh_per_second=8, transient=True)
+            self._view = LiveView(console, places, before)
+
+    @property
+    def is_live(self) -> bool:
+        """Is there a view that wants to know what nodes do?"""
+        return self._view is not None
 
     def __enter__(self) -> Progress:
-        if self._live:
-            self._live.start()
+        if self._view:
+            self._view.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.stop()
+        if self._view:
+            self._view.stop()
 
     def __call__(self, event: JobEvent) -> None:
         """An observer for the job runner; called from any thread."""
         with self._lock:
-            if event.node:
-                self._states[event.node] = (event.kind, event.text)
-            if self._quiet:
-                return
-            self._line(event)
-            if self._live:
-                self._live.update(self._table())
+            if self._view and event.node:
+                name = f"run.{event.kind.replace('-', '_')}"
+                self._view.take(Moment(event.at, event.node, name))
+            if not self._quiet:
+                self._line(event)
+
+    def take(self, moment: Moment) -> None:
+        """Takes what a node tells while it runs."""
+        with self._lock:
+            if self._view:
+                self._view.take(moment)
+
+    def say(self, line: str) -> None:
+        """A line of a node's log."""
+        with self._lock:
+            console.print(f"[dim]{markup_escape(line)}[/dim]")
 
     def _line(self, event: JobEvent) -> None:
         colour = _COLOUR.get(event.kind)
@@ -91,16 +125,3 @@ class Progress:
             text = f"[{colour}]{text}[/{colour}]"
         name = markup_escape(event.node.ljust(self._width)) + "  " if event.node else ""
         console.print(f"[dim]{event.at:8.3f} s[/dim]  {name}{text}")
-
-    def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        if len(self._states) > _ROWS:
-            kinds = [kind for kind, _ in self._states.values()]
-            running, ended = kinds.count("node-started"), kinds.count("node-ended")
-            failed = kinds.count("node-failed")
-            table.add_row(f"{running} running", f"{ended} ended well", f"{failed} failed")
-            return table
-        for node, (kind, text) in self._states.items():
-            if kind == "node-started":
-                table.add_row("[cyan]…[/cyan]", markup_escape(node), markup_escape(text))
-        return table

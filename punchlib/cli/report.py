@@ -26,7 +26,7 @@ def report(
         str,
         typer.Argument(
             metavar="RUN",
-            help="A run, the unique beginning of its name, or its folder; else the latest.",
+            help="A run's id, the beginning of it, or its folder; else the latest.",
             show_default=False,
         ),
     ] = "",
@@ -86,9 +86,9 @@ def _read(folder: Path) -> tuple[list[Moment], dict[str, Any], list[str]]:
         PunchError: nothing in it can be read.
     """
     notes: list[str] = []
-    about = _about(folder / "run.json", notes)
+    about = _about(folder / run_folder.REPORT, notes)
     try:
-        lines = (folder / "events.jsonl").read_bytes().decode("utf-8", "replace").splitlines()
+        lines = (folder / run_folder.EVENTS).read_bytes().decode("utf-8", "replace").splitlines()
     except OSError as error:
         lines = []
         notes.append(f"events.jsonl cannot be read ({error.strerror}): the page has no timeline.")

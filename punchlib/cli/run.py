@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +15,19 @@ import typer
 from punchlib.aws.clients import client
 from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
-from punchlib.config import Config
+from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import checks, manifest, report, storage
+from punchlib.jobs import checks, cost, manifest, report, run_folder, storage
+from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
+from punchlib.jobs.live import CloudWatchLogs, Follower, LogFiles, Logs
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local import isolation
 from punchlib.node import ec2_handler
+from punchlib.node.protocol import check_knobs
 from punchlib.runtime.handler_call import take_token
 
 
@@ -41,9 +46,29 @@ def run(
             metavar="KEY=FILE", help="Fetch the result into FILE (- is stdout). Repeatable."
         ),
     ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Run again, N times at most, what fails for a reason that may pass."
+        ),
+    ] = 1,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A PUNCH_… knob for all nodes. Repeatable."),
+    ] = None,
+    route: Annotated[
+        list[Route] | None,
+        typer.Option(help="The only way that connections may take. Repeatable."),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(metavar="S", help="Give up after S seconds (900).", min=0.1)
     ] = None,
+    follow_logs: Annotated[
+        bool, typer.Option("--follow-logs", help="Show what the nodes write while they run.")
+    ] = False,
+    events_too: Annotated[
+        bool, typer.Option("--events", help="Each event as a line of JSON on stdout.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout, errors too.")
     ] = False,
@@ -65,45 +90,71 @@ def run(
     KEY=FILE is split at the last "=". Without --local the job runs on AWS as the environment
     configures it (AWS_BUCKET, AWS_REGION, AWS_ENDPOINT_URL, credentials).
     """
-    current: JobRunner | None = None
+    attempts: Attempts | None = None
     try:
         with interruptible():
             job = manifest.load(folder)
-            request = RunRequest(_pairs("--put", put), _pairs("--get", get), timeout)
-            if json and storage.STDOUT in request.gets.values():
-                raise UsageError("--json and --get KEY=- both want stdout", next_step="use a file")
+            request = RunRequest(
+                _pairs("--put", put), _pairs("--get", get), timeout, _knobs(env, route)
+            )
+            if sum((json, events_too, storage.STDOUT in request.gets.values())) > 1:
+                raise UsageError(
+                    "--json, --events and --get KEY=- all want stdout", next_step="choose one"
+                )
+            name = str(folder.absolute())
+            facts = {"job": name, "local": local}
+            keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
             root = isolation.enter() if local else None
-            names = [n.id for n in job.nodes]
-            with output.Progress(names, quiet=json) as progress:
+            places = {n.id: n.place for n in job.nodes}
+            before = run_folder.last_duration(name)
+            with output.Progress(places, quiet=json, before=before) as progress:
                 events = EventSink(progress)
                 checks.check(job, events, local=local)
                 with _launchers(job, root, function, ec2, events) as launchers:
                     config = _config()
                     s3 = client("s3", config)
                     storage.check_bucket(s3, config.bucket or "")
-                    current = JobRunner(job, request, launchers, s3, config, events)
-                    current.run()
-                events.tell("step", "the job went well")
+
+                    def make(events: EventSink) -> JobRunner:
+                        return JobRunner(job, request, launchers, s3, config, events)
+
+                    watching = _Watching(progress, root, function, follow_logs, events_too)
+                    attempts = Attempts(make, events, retries, keeping, watching)
+                    attempts.run()
     except PunchError as error:
         if json:
-            output.data(_failed(current, error))
+            output.data(_failed(attempts, error))
             raise typer.Exit(error.exit_code) from error
         raise
     except Interrupted as stop:
         if json:
             problem = PunchError(f"stopped by {stop.name}")
             problem.exit_code = stop.exit_code
-            output.data(_failed(current, problem))
+            output.data(_failed(attempts, problem))
             raise typer.Exit(stop.exit_code) from stop
         raise
-    if json:
-        output.data(current.report.to_json())
+    if json and attempts.runner:
+        output.data(attempts.runner.report.to_json())
 
 
-def _failed(runner: JobRunner | None, error: PunchError) -> dict[str, object]:
-    if runner is None:
+def _failed(attempts: Attempts | None, error: PunchError) -> dict[str, object]:
+    if attempts is None or attempts.runner is None:
         return {"v": report.VERSION, "ok": False, "error": report.error_json(error)}
-    return runner.report.to_json(error)
+    return attempts.runner.report.to_json(error)
+
+
+def _knobs(texts: list[str] | None, routes: list[Route] | None) -> dict[str, str]:
+    knobs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(
+                f"--env {text!r} is not NAME=VALUE", next_step="for instance PUNCH_TIMEOUT=60"
+            )
+        knobs[name] = value
+    if routes:
+        knobs["PUNCH_ROUTES"] = ",".join(routes)
+    return check_knobs(knobs, "--env")
 
 
 def _config() -> Config:
@@ -114,6 +165,33 @@ def _config() -> Config:
             next_step="export AWS_BUCKET=NAME, or run on this machine with --local",
         )
     return config
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """Shows what a run's nodes do while it runs."""
+
+    progress: output.Progress
+    root: Path | None
+    function: str
+    follow_logs: bool
+    events_too: bool
+
+    def __call__(self, runner: JobRunner, events: EventSink) -> AbstractContextManager[object]:
+        if self.events_too:
+            events.record(output.json_lines)
+        if not (self.follow_logs or self.progress.is_live):
+            return contextlib.nullcontext()
+        say = self.progress.say if self.follow_logs else None
+        logs = self._logs(runner.report.job_id, events.began)
+        return Follower(logs, events.began, self.progress.take, say)
+
+    def _logs(self, job: str, began: float) -> Logs:
+        """The logs of the nodes; those of EC2 nodes on AWS are on their machines."""
+        if self.root is None:
+            logs = client("logs", _config())
+            return CloudWatchLogs(logs, f"/aws/lambda/{self.function}", job, began)
+        return LogFiles(self.root, ("ec2.log", "lambda/*/log"))
 
 
 @contextlib.contextmanager

@@ -5,14 +5,17 @@ A launcher blocks until the node has ended, so the runner calls each in a thread
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from punchlib.aws.clients import client
+from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import JobFailed, PunchError, UsageError
 from punchlib.node.protocol import Event, Result, parse_error
@@ -31,9 +34,12 @@ class NodeLost(JobFailed):
         log_tail: the end of its log, where there is one.
     """
 
-    def __init__(self, message: str, *, next_step: str = "", log_tail: str = "") -> None:
+    def __init__(
+        self, message: str, *, next_step: str = "", log_tail: str = "", may_pass: bool = False
+    ) -> None:
         super().__init__(message, next_step=next_step)
         self.log_tail = log_tail
+        self.may_pass = may_pass
 
 
 class Launcher(Protocol):
@@ -83,8 +89,10 @@ class LambdaLauncher:
                     FunctionName=self._function,
                     InvocationType="RequestResponse",
                     Payload=json.dumps(event.to_json()),
+                    LogType="Tail",
                 )
-                return read_answer(answer["Payload"].read())
+                tail = base64.b64decode(answer.get("LogResult", "")).decode(errors="replace")
+                return read_answer(answer["Payload"].read(), tail)
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code", "")
                 if code == "TooManyRequestsException" and time.monotonic() < patience:
@@ -97,9 +105,12 @@ class LambdaLauncher:
                     next_step="check --function, the region and the permissions"
                     if code != "TooManyRequestsException"
                     else "raise the function's concurrency, or run a narrower job",
+                    may_pass=is_transient(error) or code == "TooManyRequestsException",
                 ) from error
             except BotoCoreError as error:
-                raise NodeLost(f"cannot invoke {self._function!r}: {error}") from error
+                raise NodeLost(
+                    f"cannot invoke {self._function!r}: {error}", may_pass=is_transient(error)
+                ) from error
 
     def stop(self) -> None:
         """Nothing: an invocation cannot be taken back. Its node looks into the bucket."""
@@ -143,7 +154,9 @@ class Ec2Launcher:
                 next_step="start `punch ec2-handler` there, or give another --ec2 HOST:PORT",
             ) from error
         if not text:
-            raise NodeLost(f"the EC2 handler at {self._where} ended before it gave a result")
+            raise NodeLost(
+                f"the EC2 handler at {self._where} ended before it gave a result", may_pass=True
+            )
         return read_answer(text)
 
     def _connect(self) -> socket.socket:
@@ -163,8 +176,12 @@ class Ec2Launcher:
         """Nothing: the handler looks into the bucket, and sees when our process ends."""
 
 
-def read_answer(text: bytes) -> Result:
+def read_answer(text: bytes, log_tail: str = "") -> Result:
     """The result in what a function or a handler answered.
+
+    Args:
+        text: the answer.
+        log_tail: the end of the invocation's log, where there is one.
 
     Raises:
         NodeLost: the answer is an error of the worker itself.
@@ -176,7 +193,7 @@ def read_answer(text: bytes) -> Result:
     if isinstance(payload, Mapping) and "errorType" in payload:
         result = parse_error(payload)
         if result is None:
-            raise NodeLost(_worker_error(payload))
+            raise _worker_failed(payload, log_tail)
         return result
     if isinstance(payload, Mapping) and "error" in payload:
         raise NodeLost(f"the EC2 handler refused the event: {payload['error']}")
@@ -186,12 +203,25 @@ def read_answer(text: bytes) -> Result:
         raise NodeLost(f"{error.message}: {text[:200]!r}", next_step=error.next_step) from error
 
 
-def _worker_error(payload: Mapping[str, Any]) -> str:
+def _worker_failed(payload: Mapping[str, Any], log_tail: str) -> NodeLost:
+    """Why there is no result: the worker crashed, or ran out of memory or of time."""
     kind, message = str(payload["errorType"]), str(payload.get("errorMessage", ""))
-    hint = ""
-    if "Runtime.ExitError" in (kind, *message.split()) or "signal: killed" in message:
-        hint = " (its process died: out of memory, or killed)"
-    return f"the worker failed: {kind}: {message}{hint}"
+    said = f"the worker failed: {kind}: {message}"
+    # What Lambda writes at the end of each invocation's log.
+    report = re.search(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB", log_tail)
+    size, used = map(int, report.groups()) if report else (0, 0)
+    if "OutOfMemory" in kind or (report and used >= size):
+        had = f" ({used} of {size} MB)" if report else ""
+        more = f"--parameter MemorySize={2 * size}" if report else "--parameter MemorySize=MB"
+        return NodeLost(
+            f"the worker ran out of memory{had}: {kind}: {message}",
+            next_step=f"give the function more: punch deploy {more}",
+            log_tail=log_tail,
+        )
+    crashed = "Runtime.ExitError" in (kind, *message.split()) or "signal: killed" in message
+    if crashed:
+        said += " (its process died: out of memory, or killed)"
+    return NodeLost(said, log_tail=log_tail, may_pass=crashed)
 
 
 def _keep_alive(connection: socket.socket) -> None:

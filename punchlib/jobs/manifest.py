@@ -3,6 +3,7 @@
 The manifest is `job.toml` at the top of the folder. All of it is optional:
 
     timeout = 600                  # seconds; `--timeout` wins
+    env = { PUNCH_ROUTES = "s3" }  # knobs for all nodes; `--env` and `--route` win
 
     [nodes.merger]                 # the script merger.sh
     place = "ec2"                  # or "lambda"; else the text of the script decides
@@ -15,13 +16,14 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place, place
 from punchlib.names import check_name, check_text, shown
+from punchlib.node.protocol import check_knobs
 
 MANIFEST = "job.toml"
 #: Bytes of a script or manifest.
@@ -51,11 +53,13 @@ class Job:
     Attributes:
         nodes: sorted by id.
         timeout: seconds, from the manifest; None where it says nothing.
+        env: knobs for its nodes.
     """
 
     folder: Path
     nodes: tuple[Node, ...]
     timeout: float | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(folder: Path) -> Job:
@@ -85,7 +89,8 @@ def load(folder: Path) -> Job:
                 f"{folder / MANIFEST} names the node {id_!r}, but there is no {id_}.sh"
             )
     nodes = tuple(_node(paths[i], _table(settings, i, folder), folder) for i in sorted(paths))
-    return Job(folder, nodes, _timeout(manifest, folder))
+    env = check_knobs(manifest.get("env", {}), f"{folder / MANIFEST}: env")
+    return Job(folder, nodes, _timeout(manifest, folder), env)
 
 
 def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
@@ -176,6 +181,8 @@ def _read(path: Path) -> dict[str, Any]:
         # ValueError: no TOML, no UTF-8, or a number of thousands of digits.
         raise UsageError(f"{path} is not TOML that we can read: {error}") from None
     for name in manifest:
-        if name not in ("timeout", "nodes"):
-            raise UsageError(f"{path} has an unknown entry {name!r}", next_step="timeout, nodes")
+        if name not in ("timeout", "nodes", "env"):
+            raise UsageError(
+                f"{path} has an unknown entry {name!r}", next_step="timeout, nodes, env"
+            )
     return manifest

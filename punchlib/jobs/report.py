@@ -26,6 +26,8 @@ class Outcome:
         error: why there is no result.
         stopped: it ended because the run was given up.
         cold: a fresh Lambda worker ran it.
+        log_tail: the end of its log, where there is no result.
+        lost_may_pass: where there is none, the same may go well when the job runs again.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Outcome:
     stopped: bool = False
     cold: bool = False
     log_tail: str = ""
+    lost_may_pass: bool = False
 
     @property
     def ok(self) -> bool:
@@ -52,6 +55,16 @@ class Outcome:
     @property
     def cause(self) -> str:
         return self.script.cause if self.script else self.error
+
+    @property
+    def may_pass(self) -> bool:
+        """Is it worth running the job again? Not for what a script does by itself."""
+        if self.script is None:
+            return self.lost_may_pass
+        if self.how is Ended.FAILED:
+            first = self.script.first_failure
+            return first is not None and first.may_pass and not self.script.note
+        return self.how is Ended.LOST and self.script.may_pass
 
     @property
     def origin(self) -> str:
@@ -92,6 +105,7 @@ class Report:
     outcomes: list[Outcome] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
     elapsed: float = 0.0
+    cost: dict[str, Any] | None = None
 
     def to_json(self, error: PunchError | None = None) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -103,6 +117,8 @@ class Report:
             "nodes": [o.to_json() for o in sorted(self.outcomes, key=lambda o: o.id)],
             "outputs": self.outputs,
         }
+        if self.cost:
+            out["cost"] = self.cost
         if error:
             out["error"] = error_json(error)
         return out
@@ -152,9 +168,11 @@ def failure(report: Report) -> JobFailed:
     tail = escape(first.stderr_tail.rstrip()[-2000:])
     if tail:
         message += "\n  the end of its stderr:\n" + "\n".join(f"  | {x}" for x in tail.splitlines())
-    return JobFailed(
+    error = JobFailed(
         message, next_step="no output was written; mend the cause and run the job again"
     )
+    error.may_pass = first.may_pass
+    return error
 
 
 def too_late(report: Report, missing: list[str], timeout: float) -> JobFailed:

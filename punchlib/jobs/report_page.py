@@ -15,6 +15,7 @@ from typing import Any
 
 from punchlib.errors import UsageError, escape
 from punchlib.jobs import dataflow, failures, phases
+from punchlib.jobs.cost import money
 from punchlib.jobs.critical_path import Segment, path_of, sentence, shares
 from punchlib.jobs.dataflow import Arrow, Box, Graph, natural
 from punchlib.jobs.phases import Phase
@@ -63,7 +64,7 @@ def _template() -> Any:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    env.filters |= {"seconds": seconds, "size": size, "dollars": dollars, "short": short}
+    env.filters |= {"seconds": seconds, "size": size, "money": money, "short": short}
     return env.get_template("report.html")
 
 
@@ -281,6 +282,7 @@ def _cost(cost: object) -> dict[str, Any] | None:
                 "dollars": number(line.get("dollars")),
             }
             for line in dicts(cost, "lines")
+            if number(line.get("quantity"))
         ],
     }
 
@@ -335,14 +337,6 @@ def size(value: float) -> str:
             return f"{value:.3g} {unit}" if unit != "B" else f"{value:.0f} B"
         value /= 1000
     return f"{value:,.3g} TB"
-
-
-def dollars(value: float) -> str:
-    """A price with two digits that count at least."""
-    if value == 0 or value >= 0.1:
-        return f"${value:,.2f}"
-    digits = next((d for d in range(3, 15) if round(value, d) >= 10 ** (1 - d)), 15)
-    return f"${value:.{digits}f}"
 
 
 def short(text: str, most: int) -> str:

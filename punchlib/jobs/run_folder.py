@@ -1,53 +1,146 @@
-"""Where runs are kept, and which one is meant."""
+"""What is kept of a run on the machine that ran it: its events as they come, and how it went.
+
+    ~/.local/state/punch/runs/RUN/events.jsonl    docs/events.md
+                                  run.json        the report, as `--json` has it, and more
+
+under $XDG_STATE_HOME where that is set. A run never fails because nothing can be kept of it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from punchlib.errors import UsageError, escape
+from punchlib.errors import UsageError
+from punchlib.jobs import timeline
+from punchlib.jobs.timeline import Moment
+from punchlib.names import shown
 
-#: Runs named in an error.
-_MOST = 5
+EVENTS, REPORT = "events.jsonl", "run.json"
+#: Runs that are kept; the oldest go first.
+KEPT = 200
 
 
 def runs_root() -> Path:
-    """The folder of all runs; it may not be there yet."""
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return Path(state) / "punch" / "runs"
+    """The folder of all runs; it need not exist."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The specification: a path that is not absolute counts as unset.
+    base = Path(state) if state.startswith("/") else Path.home() / ".local/state"
+    return base / "punch/runs"
+
+
+class RunFolder:
+    """The folder of a run that is under way.
+
+    Args:
+        root: the folder of all runs.
+        run: the run's id.
+
+    Raises:
+        OSError: nothing can be kept.
+    """
+
+    def __init__(self, root: Path, run: str) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in all_runs(root)[KEPT - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+        self.path = root / run
+        self.path.mkdir(mode=0o700)
+
+    def record(self, moments: Sequence[Moment]) -> None:
+        """Adds events. On a full disk they are lost."""
+        text = "".join(json.dumps(m.to_json()) + "\n" for m in moments)
+        with contextlib.suppress(OSError), (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def end(self, report: Mapping[str, Any]) -> None:
+        """Writes down how the run went: whole, or not at all."""
+        new = self.path / f"{REPORT}.new"
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            new.replace(self.path / REPORT)
+
+
+def all_runs(root: Path | None = None) -> list[Path]:
+    """The folders of all runs, latest first: their names begin with the time."""
+    with contextlib.suppress(OSError):
+        return sorted((p for p in (root or runs_root()).iterdir() if p.is_dir()), reverse=True)
+    return []
 
 
 def find(name: str = "") -> Path:
-    """A run's folder.
+    """The folder of a run.
 
     Args:
-        name: a run, the unique beginning of one, or a path to its folder; "" is the latest.
+        name: its id or the beginning of it, or a path; "" for the latest.
 
     Raises:
-        UsageError: there is none, or more than one begins like this.
+        UsageError: there is none, or more than one.
     """
-    root = runs_root()
-    if name and (Path(name) / "events.jsonl").exists():
-        return Path(name)
-    if name and (Path(name) / "run.json").exists():
-        return Path(name)
-    try:  # their names begin with the time
-        runs = sorted(p.name for p in root.iterdir() if p.is_dir())
-    except OSError:
-        runs = []
-    if not runs:
-        raise UsageError(f"{root} holds no runs", next_step="run a job first: punch run DIR")
-    if not name:
-        return root / runs[-1]
-    found = [name] if name in runs else [run for run in runs if run.startswith(name)]
-    if len(found) == 1:
-        return root / found[0]
+    if "/" in name:
+        if (path := Path(name)).is_dir():
+            return path
+        raise UsageError(f"{shown(name)} is not a run's folder")
+    found = [p for p in all_runs() if p.name.startswith(name)]
+    exact = [p for p in found if p.name == name]
+    if len(found) == 1 or exact or (found and not name):
+        return (exact or found)[0]
     if not found:
-        latest = ", ".join(escape(run, 80) for run in runs[: -_MOST - 1 : -1])
-        raise UsageError(
-            f"no run {escape(name, 80)!r} in {root}", next_step=f"the latest: {latest}"
-        )
+        what = f"no run {shown(name)}" if name else "no run"
+        raise UsageError(f"{what} is kept in {runs_root()}", next_step="punch runs lists them")
     raise UsageError(
-        f"{len(found)} runs begin with {escape(name, 80)!r}",
-        next_step="name one: " + ", ".join(escape(run, 80) for run in found[:_MOST]),
+        f"{len(found)} runs begin with {shown(name)}", next_step="punch runs lists them"
     )
+
+
+def load_report(folder: Path) -> dict[str, Any]:
+    """How a run went; {} for one that still runs, or was killed.
+
+    Raises:
+        UsageError: it is no report that we can read.
+    """
+    path = folder / REPORT
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, dict) or data.get("v") != 1:
+        raise UsageError(
+            f"{path} is of another version of punchlib", next_step="use the one that ran the job"
+        )
+    return data
+
+
+def last_duration(job: str) -> float | None:
+    """How many seconds the last run of a job took that went well; None where none is kept.
+
+    Args:
+        job: its folder, as `run.json` has it.
+    """
+    for folder in all_runs():
+        with contextlib.suppress(UsageError):
+            report = load_report(folder)
+            if report.get("ok") and report.get("job") == job:
+                return float(report.get("elapsed_s") or 0.0)
+    return None
+
+
+def load_moments(folder: Path) -> list[Moment]:
+    """A run's events in order; what cannot be read of them is left out."""
+    return timeline.read(load_lines(folder))
+
+
+def load_lines(folder: Path) -> list[str]:
+    """The whole lines of a run's events, as they came; none where they cannot be read."""
+    try:
+        text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.config import Config
-from punchlib.jobs import storage
+from punchlib.jobs import storage, timeline
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher, NodeLost
 from punchlib.jobs.lease import PATIENCE, Lease
@@ -25,7 +25,7 @@ from punchlib.jobs.manifest import Job, Node
 from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Outcome, Report, failure, too_late
 from punchlib.net import s3_route
-from punchlib.node.protocol import PREFIX, Event, Task
+from punchlib.node.protocol import PREFIX, Event, Result, Task
 from punchlib.runtime import commit
 
 #: Seconds that the other nodes get to end by themselves once one has failed.
@@ -46,11 +46,13 @@ class RunRequest:
         puts: object key -> file to upload before the start.
         gets: object key -> file to write after a good end.
         timeout: seconds; None: the manifest's, else 900.
+        env: knobs for the nodes; they win over the manifest's.
     """
 
     puts: Mapping[str, Path] = field(default_factory=dict)
     gets: Mapping[str, Path] = field(default_factory=dict)
     timeout: float | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class JobRunner:
@@ -134,6 +136,7 @@ class JobRunner:
 
     def _start(self) -> None:
         job_key = secrets.token_hex(32)
+        env = {**self._job.env, **self._request.env}
         self._started = True
         for node in self._job.nodes:
             event = Event(
@@ -143,6 +146,7 @@ class JobRunner:
                 commit="runner",
                 timeout=self._timeout + STOP_PATIENCE,
                 lease=PATIENCE,
+                env=env,
             )
             # Daemons: an invocation cannot be taken back, and must not hold up our own end.
             threading.Thread(
@@ -155,7 +159,8 @@ class JobRunner:
 
     def _run_node(self, node: Node, event: Event) -> None:
         started = self._events.elapsed()
-        self._events.tell("node-started", f"starts on {node.place}", node.id)
+        sent = time.time()
+        self._events.tell("node-started", f"starts on {node.place}", node.id, place=node.place)
 
         def ended(**facts: Any) -> None:
             stopped = self._given_up.is_set()
@@ -164,12 +169,19 @@ class JobRunner:
 
         try:
             result = self._launchers[node.place].run(event)
+            self._keep(result, sent, time.time())
             ended(script=result.scripts[0], cold=result.cold)
         except NodeLost as lost:
-            ended(error=lost.message, log_tail=lost.log_tail)
+            ended(error=lost.message, log_tail=lost.log_tail, lost_may_pass=lost.may_pass)
         except Exception as bug:
             ended(error=f"a bug in punch: {bug!r}")
             raise
+
+    def _keep(self, result: Result, sent: float, got: float) -> None:
+        """The node's events, by our clock."""
+        began = self._events.began
+        ahead = timeline.ahead(result.clock, sent, got)
+        self._events.add(timeline.moments(result.events, began, ahead))
 
     def _collect(self) -> None:
         """Waits for all nodes; gives up soon after a failure, and when the time is up.

@@ -85,10 +85,11 @@ class LocalLambda:
             listens = _wait_for(address, alive)
         try:
             if not listens:
-                raise NodeLost("the worker did not start")
+                raise NodeLost("the worker did not start", may_pass=True)
             return read_answer(_invoke(address, event))
         except NodeLost as lost:
-            raise NodeLost(lost.message, next_step=lost.next_step, log_tail=_tail(log)) from lost
+            lost.log_tail = _tail(log)
+            raise
         finally:
             self._running.discard(address)
             self._host.kill(address)
@@ -109,7 +110,9 @@ def _invoke(address: str, event: Event) -> bytes:
             connection.request("POST", _PATH, body=json.dumps(event.to_json()))
             return connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
-            raise NodeLost(f"the worker died before it gave a result: {error}") from error
+            raise NodeLost(
+                f"the worker died before it gave a result: {error}", may_pass=True
+            ) from error
 
 
 def _wait_for(address: str, alive: socket.socket) -> bool:

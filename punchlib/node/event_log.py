@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from punchlib.runtime.events import FIFO, LONGEST, encode
 VERSION = 1
 #: Bytes of all events of a script: those kept for the result, those logged.
 MOST_KEPT, MOST_LOGGED = 128 << 10, 1 << 20
+#: Bytes of what the scripts wrote to stderr and stdout, of which the end is kept.
+MOST_HEARD = 64 << 10
 #: What tells how far a stream is: of use while it runs, and to nobody afterwards.
 _PASSING = ("stream.progress",)
 _NAMES = 100
@@ -37,17 +40,31 @@ class EventLog:
 
     Args:
         job: the job's id, for the log.
-
-    Attributes:
-        kept: the events for the result, oldest first.
     """
 
     def __init__(self, job: str = "") -> None:
-        self.kept: list[dict[str, Any]] = []
+        self._kept: list[dict[str, Any]] = []
+        self._heard: deque[dict[str, Any]] = deque()
+        self._hearing = 0
         self._job = job
         self._sizes = {"kept": 0, "logged": 0}
         self._dropped = 0
         self._lock = threading.Lock()
+
+    @property
+    def kept(self) -> list[dict[str, Any]]:
+        """The events for the result, oldest first."""
+        with self._lock:
+            return sorted([*self._kept, *self._heard], key=lambda event: float(event["time"]))
+
+    def hear(self, node: str, line: str) -> None:
+        """Keeps a line of what a script wrote; that it is in the log, somebody else sees to."""
+        event = json.loads(encode("log", time.time(), {"log.text": line}))
+        with self._lock:
+            self._heard.append({**event, "node": node})
+            self._hearing += len(event["attributes"]["log.text"])
+            while self._hearing > MOST_HEARD:
+                self._hearing -= len(self._heard.popleft()["attributes"]["log.text"])
 
     def tell(self, node: str, event: str, attributes: Mapping[str, Value] | None = None) -> None:
         """Adds an event of the node's own.
@@ -78,22 +95,23 @@ class EventLog:
             yield
             return
         _enlarge(fd)
-        thread = threading.Thread(target=self._read, args=(node, fd), name=f"events {node}")
+        end = os.urandom(16).hex().encode()  # a script cannot say it
+        thread = threading.Thread(target=self._read, args=(node, fd, end), name=f"events {node}")
         thread.start()
         try:
             yield
         finally:
-            os.write(fd, b"\0\n")  # after all that was told
+            os.write(fd, b"\n%s\n" % end)  # after all that was told
             thread.join()
             os.close(fd)
             self._say_dropped(node)
 
-    def _read(self, node: str, fd: int) -> None:
+    def _read(self, node: str, fd: int, end: bytes) -> None:
         rest = b""
         while True:
             *lines, rest = (rest + os.read(fd, 65536)).split(b"\n")
             for line in lines:
-                if line == b"\0":
+                if line == end:
                     return
                 self._take(node, line)
             rest = rest[-LONGEST:]
@@ -114,14 +132,14 @@ class EventLog:
                 self._dropped += 1
                 return
             self._sizes["kept"] += size
-            self.kept.append(event)
+            self._kept.append(event)
 
     def _say_dropped(self, node: str) -> None:
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 said = encode("events.dropped", time.time(), {"punch.count": dropped})
-                self.kept.append({**json.loads(said), "node": node})
+                self._kept.append({**json.loads(said), "node": node})
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

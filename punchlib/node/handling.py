@@ -75,11 +75,15 @@ def run_event(
     return Result(tuple(results), cold, tuple(events.kept), clock)
 
 
-def _ourselves() -> dict[str, str]:
+def _ourselves() -> dict[str, str | int]:
     """Who we are, in OpenTelemetry's terms."""
+    out: dict[str, str | int] = {"host.name": os.uname().nodename}
     if instance := os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"):
-        return {"faas.instance": instance}
-    return {"host.name": os.uname().nodename}
+        out["faas.instance"] = instance
+    memory = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    if memory.isdecimal():
+        out["faas.max_memory"] = int(memory) << 20
+    return out
 
 
 def log(line: str) -> None:

@@ -22,6 +22,15 @@ from punchlib.runtime.markers import Marker
 VERSION = 1
 #: What follows `FOLDER` in the bucket (docs/scripts.md).
 PREFIX = "sls-scripts"
+#: What a user may set for the nodes of a job, less what is each node's own.
+_KNOB = re.compile(r"(PUNCH|PASH)_[A-Z0-9_]{1,60}")
+_NOT_THEIRS = frozenset(
+    (
+        *("PUNCH_NODE", "PUNCH_JOB_KEY", "PASH_JOB_ID", "PUNCH_COMMIT", "PUNCH_STATE_DIR"),
+        *("PUNCH_ENGINE", "PUNCH_NODE_DOOR", "PUNCH_HANDLER_TOKEN", "PUNCH_HANDLER_TOKEN_FILE"),
+        *("PASH_TOP", "PASHLIB_PATH", "PUNCH_TABLE", "PUNCH_FUNCTION"),
+    )
+)
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
 _FORM = '{"ids": ["ID", …], "folder_ids": ["FOLDER", …]}'
 
@@ -56,6 +65,7 @@ class Event:
         commit: "runner" leaves finished uploads pending for the job runner; "handler" lets the
             node complete them itself.
         timeout: seconds after which nobody waits for the result any more; 0.0: no limit.
+        env: knobs for its scripts: PUNCH_… and PASH_… variables that users set.
         lease: seconds without a renewal of the run's lease after which its runner is dead; 0.0:
             it keeps none.
     """
@@ -66,6 +76,7 @@ class Event:
     commit: str = "handler"
     timeout: float = 0.0
     lease: float = 0.0
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
@@ -83,6 +94,8 @@ class Event:
             out["timeout"] = self.timeout
         if self.lease:
             out["lease"] = self.lease
+        if self.env:
+            out["env"] = dict(self.env)
         return out
 
     @classmethod
@@ -121,6 +134,7 @@ class Event:
             _commit(data),
             _seconds(data, "timeout"),
             _seconds(data, "lease"),
+            check_knobs(data.get("env") or {}, "the event's `env`"),
         )
 
 
@@ -130,6 +144,31 @@ def _task(id_: str, folder_id: str, args: list[str]) -> Task:
     for argument in args:
         check_text(argument, f"an argument of {id_}")
     return Task(id_, folder_id, tuple(args))
+
+
+def check_knobs(knobs: object, where: str) -> dict[str, str]:
+    """Knobs that a job may set for its nodes.
+
+    Args:
+        knobs: name -> value.
+        where: names them in messages.
+
+    Raises:
+        UsageError: one is no knob, or belongs to the node.
+    """
+    if not isinstance(knobs, Mapping):
+        raise UsageError(f"{where} is not a table of names and values")
+    found = {}
+    for name, value in knobs.items():
+        if not isinstance(name, str) or not _KNOB.fullmatch(name) or name in _NOT_THEIRS:
+            raise UsageError(
+                f"{where}: {shown(str(name))} is no knob of a job's nodes",
+                next_step="PUNCH_… and PASH_… variables of docs/quickstart.md can be set",
+            )
+        if not isinstance(value, str):
+            raise UsageError(f"{where}: {name} is not text")
+        found[name] = check_text(value, f"{where}: {name}")
+    return found
 
 
 def _commit(data: Mapping[str, Any]) -> str:
@@ -172,6 +211,7 @@ class ScriptResult:
         failures: the markers that our components left, oldest first.
         pending: uploads that wait to be completed by the job runner.
         note: what the handler itself has to say, for people.
+        may_pass: of one that was lost: it may go well when the job runs again.
         ended: how; left out it is `ok` or `failed`, as the other facts say.
     """
 
@@ -183,6 +223,7 @@ class ScriptResult:
     failures: tuple[Marker, ...] = ()
     pending: tuple[dict[str, Any], ...] = ()
     note: str = ""
+    may_pass: bool = False
     ended: Ended = None  # type: ignore[assignment]  # set right below
 
     def __post_init__(self) -> None:
@@ -223,6 +264,7 @@ class ScriptResult:
             "failures": [f.to_json() for f in self.failures],
             "pending": list(self.pending),
             "note": self.note,
+            "may_pass": self.may_pass,
         }
 
     @classmethod
@@ -241,6 +283,7 @@ class ScriptResult:
             failures=tuple(Marker.from_json(f) for f in data.get("failures", ())),
             pending=tuple(dict(p) for p in data.get("pending", ())),
             note=str(data.get("note", "")),
+            may_pass=data.get("may_pass") is True,
             ended=Ended(data["ended"]) if "ended" in data else None,  # type: ignore[arg-type]
         )
 

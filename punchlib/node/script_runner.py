@@ -20,9 +20,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.node import sandbox, scratch
@@ -116,7 +118,8 @@ class ScriptRunner:
             text = self._fetch(task)
             log.tell(task.id, "script.fetched", {"punch.bytes": len(text)})
         except PunchError as error:
-            return ended(1, note=error.message, ended=Ended.LOST)
+            facts = {"note": error.message, "may_pass": error.may_pass}
+            return ended(1, **facts, ended=Ended.LOST)
         claimed = self._claim(text)
         if claimed is None:
             note = "a script that uses the same folder in /tmp is still running here"
@@ -126,7 +129,7 @@ class ScriptRunner:
                 (outside / "tmp").mkdir(mode=0o700)
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
-                tail = StderrTail(task.id)
+                tail = StderrTail(task.id, partial(log.hear, task.id))
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -187,12 +190,12 @@ class ScriptRunner:
         except ClientError as error:
             if is_missing(error):
                 raise UsageError(f"there is no script s3://{bucket}/{key}") from None
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
         except BotoCoreError as error:
-            raise PunchError(f"cannot fetch s3://{bucket}/{key}: {error}") from error
+            raise _unfetched(f"s3://{bucket}/{key}", error) from error
 
     def _environment(self, task: Task, event: Event, inside: Path) -> dict[str, str]:
-        env = dict(os.environ)
+        env = {**os.environ, **event.env}
         given = {
             "PASH_JOB_ID": event.job_id,
             "PUNCH_JOB_KEY": event.job_key,
@@ -223,7 +226,7 @@ class ScriptRunner:
     ) -> tuple[Stop | None, int, dict[str, float]]:
         if self._view:
             cmd = sandbox.command(cmd, self._view.with_tmp(str(tmp)))
-        chatter = StderrTail(tail.name)
+        chatter = StderrTail(tail.name, tail.heard)
         process = None
         try:
             process = subprocess.Popen(
@@ -302,6 +305,12 @@ class ScriptRunner:
         except PunchError as error:
             failures += (Marker("s3-put-object", error.message),)
         return result(failures=failures)
+
+
+def _unfetched(script: str, error: Exception) -> PunchError:
+    ours = PunchError(f"cannot fetch {script}: {error}")
+    ours.may_pass = is_transient(error)
+    return ours
 
 
 def _wait(pid: int, watch: Callable[[], Stop | None], caller: int | None) -> Stop | None:

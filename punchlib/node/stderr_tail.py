@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from punchlib.errors import escape
 
@@ -20,11 +21,19 @@ _LONGEST = 4096
 class StderrTail:
     """A pipe whose reader copies each line to our own stderr, marked with name and time.
 
+    Args:
+        name: whose it is.
+        heard: is told each line, as it is shown.
+
+    Attributes:
+        name, heard: the same.
+
     Use: give `writer()` to the child, `start()` once it runs, `finish()` when it has ended.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, heard: Callable[[str], object] = len) -> None:
         self.name = name
+        self.heard = heard
         self._began = time.monotonic()
         self._read, self._write = os.pipe()
         self._kept = bytearray()
@@ -75,6 +84,7 @@ class StderrTail:
     def _show(self, line: bytes) -> None:
         at = time.monotonic() - self._began
         text = escape(line.decode(errors="replace").rstrip("\n").expandtabs(), 2 * _LONGEST)
+        self.heard(text)
         marked = f"[{self.name} +{at:.3f}s] {text}\n"
         self._shown += len(marked)
         # One write a line: several scripts share the stream.

@@ -7,6 +7,7 @@ A marker is a file in `failures/` of a state folder. That it exists is the failu
     kind reported
     origin worker1
     reason wait: stage 2 of 3 (pid 77) was killed by SIGKILL: sort
+    may_pass yes (only where the same may go well when the job runs again)
     reason (a line for each line)
 
 A disk that is full must hide no failure. So there are four ways, and each needs less than the one
@@ -48,12 +49,14 @@ class Marker:
             what the first to fail said, unchanged however many machines it came across.
         kind: `own`, `stopped` (told to end: a consequence) or `reported` (by another machine).
         origin: the node that said it first, where that is known.
+        may_pass: the same may go well when the job runs again.
     """
 
     component: str
     reason: str
     kind: str = state.OWN
     origin: str = ""
+    may_pass: bool = False
 
     @property
     def told(self) -> str:
@@ -84,12 +87,13 @@ class Marker:
         """One line: who, and why."""
         return f"{self.component}: {self.headline}"
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str | bool]:
         return {
             "component": self.component,
             "kind": self.kind,
             "reason": self.reason,
             "origin": self.origin,
+            "may_pass": self.may_pass,
         }
 
     @classmethod
@@ -104,11 +108,13 @@ class Marker:
             reason=str(data["reason"]),
             kind=str(data.get("kind", state.OWN)),
             origin=str(data.get("origin", "")),
+            may_pass=data.get("may_pass") is True,
         )
 
     def encode(self) -> bytes:
         """The file's content."""
         lines = [f"{name} {_one_line(getattr(self, name))}" for name in _FIELDS]
+        lines += ["may_pass yes"] * self.may_pass
         lines += [f"reason {line}" for line in self.reason.split("\n")]
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
@@ -121,13 +127,14 @@ class Marker:
             name, _, value = line.partition(" ")
             if name == "reason":
                 reason.append(value)
-            elif name in _FIELDS:
+            elif name in (*_FIELDS, "may_pass"):
                 facts[name] = value
         return cls(
             component=facts.get("component") or "a component",
             reason="\n".join(reason) or "there was no room to say why",
             kind=facts.get("kind") or state.OWN,
             origin=facts.get("origin", ""),
+            may_pass=facts.get("may_pass") == "yes",
         )
 
 

@@ -109,7 +109,7 @@ class Pashlib:
             traceback.print_exception(exc)
 
     async def _send(self, spec: Spec, path: str) -> None:
-        connection_events.tell_started(spec, path)
+        connection_events.tell_started(spec, display_name(path))
         with marked(spec):
             fifo = FifoReader.open_path(path, name=display_name(path))
             let_go(path)
@@ -123,7 +123,7 @@ class Pashlib:
                 )
 
     async def _receive(self, spec: Spec, path: str) -> None:
-        connection_events.tell_started(spec, path)
+        connection_events.tell_started(spec, display_name(path))
         with marked(spec):
             fifo = FifoWriter.open_path(path, name=display_name(path))
             let_go(path)
@@ -170,7 +170,7 @@ def mark(spec: Spec, exc: Exception) -> None:
     elif exc.reported_by_peer:
         state.mark_failed(component, exc.cause.reason, state.REPORTED, exc.cause.origin)
     else:
-        state.mark_failed(component, exc.message)
+        state.mark_failed(component, exc.message, may_pass=exc.may_pass)
 
 
 async def release_reader(fifo: FifoWriter) -> None:

@@ -259,7 +259,9 @@ def prepare_folder(folder: str) -> None:
             continue  # another stage began at the same time
 
 
-def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") -> None:
+def mark_failed(
+    component: str, reason: str, kind: str = OWN, origin: str = "", *, may_pass: bool = False
+) -> None:
     """Leaves a failure marker in every state folder that could be our script's.
 
     Never raises: the failure that it reports matters more. Never drops it either: where nothing
@@ -270,6 +272,7 @@ def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") 
         reason: why.
         kind: OWN, STOPPED or REPORTED.
         origin: of a reported one the node that said it first; all others are our own node's.
+        may_pass: the same may go well when the job runs again.
     """
     global _failed
     from punchlib.runtime import markers
@@ -277,7 +280,7 @@ def mark_failed(component: str, reason: str, kind: str = OWN, origin: str = "") 
     _failed = True
     if kind != REPORTED:
         origin = node()
-    markers.leave_everywhere(markers.Marker(component, reason, kind, origin))
+    markers.leave_everywhere(markers.Marker(component, reason, kind, origin, may_pass))
 
 
 def add_pending(upload: dict[str, object], folder: str) -> None:

@@ -59,7 +59,7 @@ def _run(component: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         return READER_GONE
     except PunchError as error:
-        return fail(component, str(error), error.exit_code)
+        return fail(component, str(error), error.exit_code, may_pass=error.may_pass)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         advice = _NEXT.get(error.errno or 0, "look at the file or FIFO that this stage names")
@@ -73,9 +73,11 @@ def _run(component: str, body: Callable[[], int]) -> int:
         raise
 
 
-def fail(component: str, message: str, status: int, kind: str = state.OWN) -> int:
+def fail(
+    component: str, message: str, status: int, kind: str = state.OWN, *, may_pass: bool = False
+) -> int:
     """Leaves the marker, says it on stderr, and returns `status`."""
-    state.mark_failed(component, message, kind)
+    state.mark_failed(component, message, kind, may_pass=may_pass)
     if sys.stderr:  # closed from the start; print() would take the output instead
         print(f"{component}: {message}", file=sys.stderr, flush=True)
     return status

@@ -60,7 +60,7 @@ def test_page_and_trace_elsewhere(punch: Punch, run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nonsense"], 2, "no run 'nonsense'"),
+        (["nonsense"], 2, "no run"),
         (["-o", "nowhere/x.html"], 1, "nowhere/x.html cannot be written: No such file"),
         (["-o", "-", "--trace", "-"], 2, "both want stdout"),
         (["a", "b"], 2, "unexpected extra argument"),

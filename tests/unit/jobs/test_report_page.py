@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs.report_page import dollars, render, seconds, short, size, ticks
+from punchlib.jobs.report_page import render, seconds, short, size, ticks
 from punchlib.jobs.story import tell
 from punchlib.jobs.timeline import Moment
 from tests.support.recorded_runs import RUNS, load
@@ -192,14 +192,6 @@ def test_seconds(value: float, text: str) -> None:
 )
 def test_sizes(value: float, text: str) -> None:
     assert size(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "$0.00"), (12.5, "$12.50"), (0.000173, "$0.00017"), (0.0000133334, "$0.000013")],
-)
-def test_prices(value: float, text: str) -> None:
-    assert dollars(value) == text
 
 
 @given(st.floats(0.001, 1e6))
