@@ -143,7 +143,7 @@ class _Walk:
 
     def _to_sender(self, node: NodeStory, end: End) -> NodeStory:
         self._seen.add(end.key)
-        self._worked(node, end.done, f"{_name(node.id)}'s own work after its last input")
+        self._worked(node, end.done, f"{_whose(node.id)} own work after its last input")
         sent = self._story.streams[end.key].send
         if sent is None or sent.node == node.id or sent.done is None:
             return node  # who sent it says nothing: its other inputs, its own start
@@ -172,7 +172,7 @@ class _Walk:
         """What a node did from when it could until here; a part of it was to read its input."""
         read = [o for o in self._story.objects if o.node == node.id and not o.written]
         done = max((o.at for o in read if since < o.at < self._at), default=None)
-        work = f"{_name(node.id)}'s own work"
+        work = f"{_whose(node.id)} own work"
         self._worked(node, since if done is None else done, work)
         if done is not None:
             text = f"{_name(node.id)} reading from the bucket and passing on"
@@ -205,23 +205,33 @@ class _Walk:
         streams = [e.times["started"] for e in node.ends if "started" in e.times]
         if began is not None and not streams:
             self._work(node, began)
-        self._to(began, node.id, Kind.SCRIPT, f"{name}'s script getting under way")
+        self._to(began, node.id, Kind.SCRIPT, f"{_whose(node.id)} script getting under way")
         self._to(times.get("invoked"), node.id, Kind.SCRIPT, f"{name} fetching its script")
         kind = Kind.COLD if node.cold else Kind.START
-        text = f"waiting for {name}'s cold start" if node.cold else f"waiting for {name} to start"
+        text = (
+            f"waiting for {_whose(node.id)} cold start"
+            if node.cold
+            else f"waiting for {name} to start"
+        )
         self._to(times.get("asked"), node.id, kind, text)
 
     def _prepare(self) -> None:
         """The rest is the run's own: what the runner did before it started the nodes."""
         for at, text in reversed(self._story.steps):
             if at <= self._at:
-                self._to(at, "", Kind.PREPARE, "the run's preparations")
+                what = "starting the nodes" if self._story.nodes else "the run's preparations"
+                self._to(at, "", Kind.PREPARE, what)
                 self._to(self._step_before(at), "", Kind.PREPARE, text)
         self._to(0.0, "", Kind.PREPARE, "the run's preparations")
 
 
 def _name(node: str) -> str:
     return escape(node, 60).replace("\n", " ")
+
+
+def _whose(node: str) -> str:
+    name = _name(node)
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
 
 
 @dataclass(frozen=True)
@@ -248,7 +258,7 @@ def shares(path: Sequence[Segment]) -> list[Share]:
 def _share(group: Sequence[Segment]) -> Share:
     kind, node = group[0].kind, group[0].node
     if not node and kind is Kind.PREPARE:
-        text = "preparing the run: inputs and scripts into the bucket"
+        text = "the run's preparations, before its nodes start"
     elif not node and kind is Kind.FINISH:
         text = "completing and fetching the outputs"
     else:

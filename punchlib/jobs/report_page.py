@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -269,22 +270,34 @@ def _stream(stream: Any, story: Story) -> dict[str, Any]:
 def _cost(cost: object) -> dict[str, Any] | None:
     if not isinstance(cost, Mapping):
         return None
+    total = number(cost.get("total"))
+    # As many decimals as make two of the whole's digits count, and two more.
+    places = 2 if total >= 1 else min(3 - math.floor(math.log10(max(total, 1e-9))), 10)
     return {
-        "total": number(cost.get("total")),
+        "total": total,
         "detour": number(cost.get("detour")),
         "prices_of": str(cost.get("prices_of") or ""),
         "lines": [
             {
                 "what": str(line.get("what", "")),
-                "quantity": number(line.get("quantity")),
+                "quantity": _quantity(number(line.get("quantity"))),
                 "unit": str(line.get("unit", "")),
-                "price": number(line.get("price")),
-                "dollars": number(line.get("dollars")),
+                "price": _price(number(line.get("price"))),
+                "dollars": f"${number(line.get('dollars')):,.{places}f}",
             }
             for line in dicts(cost, "lines")
             if number(line.get("quantity"))
         ],
+        "together": f"${total:,.{places}f}",
     }
+
+
+def _quantity(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.3f}"
+
+
+def _price(value: float) -> str:
+    return f"${value * 1e6:,.2f} a million" if 0 < value < 1e-3 else money(value)
 
 
 def _gaps(story: Story) -> list[str]:

@@ -88,19 +88,21 @@ def run_nodes(run: dict[str, Any]) -> list[str]:
     return [node["id"] for node in run["nodes"]]
 
 
-def test_a_sort_waited_for_a_worker_and_that_for_the_splitter() -> None:
+def test_a_sort_waited_for_a_worker_that_for_the_splitter_and_that_for_another_worker() -> None:
     path = critical_path(*load("sort"))
     chain = [node for node, _ in itertools.groupby(s.node for s in path)]
-    assert chain == ["", "splitter", "worker2", "merger", ""]
+    assert chain == ["", "worker1", "splitter", "worker2", "merger", ""]
     kinds = [s.kind for s in path if s.node]
-    assert kinds[0] is Kind.START
+    assert kinds[0] is Kind.COLD
     assert kinds[3:7] == [Kind.CONNECT, Kind.READ, Kind.RUN, Kind.TRANSFER]
 
 
-def test_a_wide_run_waited_for_one_cold_start() -> None:
+def test_a_wide_run_waited_for_one_node() -> None:
     told, run = load("wide")
     line = sentence(critical_path(told, run), run["elapsed_s"])
-    assert line == "60 % of 19.4 s: waiting for word9's cold start"
+    assert line == (
+        "30 % of 29.2 s: waiting for word16's cold start; 20 %: word16's script getting under way"
+    )
 
 
 def test_a_node_that_told_nothing_is_named() -> None:
@@ -153,6 +155,11 @@ def test_a_node_that_failed_may_have_waited_for_a_peer_that_never_came() -> None
 def test_many_like_waits_are_told_together() -> None:
     path = [Segment(f"n{i}", Kind.RUN, i, i + 1.0, f"n{i}'s own work") for i in range(10)]
     assert sentence(path, 10.0) == "100 % of 10.0 s: the work of 10 nodes, one after the other"
+
+
+def test_a_name_may_end_in_s() -> None:
+    told = [Moment(0, "words", "node.invoked"), Moment(1, "words", "script.started")]
+    assert critical_path([*told, Moment(5, "words", "node.ended")])[-1].text == "words' own work"
 
 
 def test_nothing_is_said_of_nothing() -> None:

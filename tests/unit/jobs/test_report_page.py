@@ -95,8 +95,8 @@ def test_the_first_cause_comes_first_and_its_text_is_escaped() -> None:
 def test_the_critical_path_is_said_and_marked() -> None:
     told, run = load("wide")
     page = render("x", tell(told, run), run)
-    assert "60 % of 19.4 s: waiting for word9&#39;s cold start." in page
-    assert "critical path: waiting for word9&#39;s cold start" in page
+    assert "30 % of 29.2 s: waiting for word16&#39;s cold start;" in page
+    assert "critical path: waiting for word16&#39;s cold start" in page
 
 
 def test_text_of_a_job_is_only_text() -> None:

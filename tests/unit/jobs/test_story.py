@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def test_a_real_run() -> None:
     assert {s.route for s in story.streams.values()} == {"host"}
     assert sum(s.bytes for s in story.streams.values()) == 2 * 30_000_055
     assert [(o.node, o.written) for o in story.objects] == [("splitter", False), ("merger", True)]
-    assert story.elapsed == 3.584
+    assert story.elapsed == pytest.approx(4.991, abs=0.01)
 
 
 def test_a_wide_run_has_all_its_streams() -> None:
