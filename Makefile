@@ -74,6 +74,11 @@ lint: $(STAMP) ## ruff, mypy, the arrows of docs/architecture.md, the templates
 diagrams: $(STAMP) ## draw docs/diagrams from the tables of transitions
 	$(BIN)/python -m tests.support.diagrams
 
+.PHONY: pictures
+pictures: $(STAMP) ## draw the pictures of docs/report.md from recorded runs
+	@tests/prepare.sh
+	$(BIN)/python -m tests.support.report_pictures
+
 CHECKOV := .build/checkov/bin/checkov
 
 $(CHECKOV):

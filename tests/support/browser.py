@@ -16,7 +16,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -66,11 +65,11 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def screenshot(self, height: int | None = None) -> bytes:
-        """A PNG of the whole page, or of its first so many CSS pixels."""
+    def screenshot(self, height: int | None = None, top: int = 0) -> bytes:
+        """A PNG of the whole page, or of so many CSS pixels from `top` on."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "scale": 1}
-        clip["height"] = min(height or size["height"], size["height"])
+        clip = {"x": 0, "y": top, "width": size["width"], "scale": 1}
+        clip["height"] = min(height or size["height"], size["height"] - top)
         taken = self.call(
             "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
         )
@@ -181,19 +180,3 @@ def _note(page: Page, event: dict[str, Any]) -> None:
             url = about["request"]["url"]
             if not url.startswith(("file:", "data:")):
                 page.trouble.append(f"asked for {url}")
-
-
-def main(file: str, out: str, width: str = "1200", look: str = "light") -> None:
-    with Browser() as browser:
-        page = browser.open(Path(file), int(width))
-        page.look(
-            int(width),
-            scheme="dark" if look == "dark" else "light",
-            media="print" if look == "print" else "screen",
-        )
-        Path(out).write_bytes(page.screenshot())
-        print(page.trouble, page.evaluate("document.documentElement.scrollWidth"))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
