@@ -65,16 +65,16 @@ def _write(target: str, text: str) -> None:
         PunchError: it cannot be written.
     """
     data = text.encode("utf-8", "backslashreplace")
-    if target == _STDOUT:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return
     try:
+        if target == _STDOUT:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+            return
         Path(target).write_bytes(data)
     except OSError as error:
         raise PunchError(
-            f"{target} cannot be written: {error.strerror}",
-            next_step="name another file, or - for stdout",
+            f"{'stdout' if target == _STDOUT else target} cannot be written: {error.strerror}",
+            next_step="name another file with -o, or - for stdout",
         ) from error
     output.console.print(f"wrote {output.safe(target)}")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from punchlib.cli import main
+from punchlib.jobs import report_page
 from tests.support.recorded_runs import unpack
 
 
@@ -113,6 +115,19 @@ def test_one_of_the_two_is_enough(
     assert code == 0
     assert note in out
     assert note in " ".join(err.split())
+
+
+def test_without_jinja_there_is_a_trace(
+    punch: Punch, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    report_page._template.cache_clear()
+    code, out, err = punch("-o", "-")
+    assert (code, out) == (2, "")
+    assert "pip install 'punchlib[report]'" in err
+    code, out, _ = punch("--trace", "-")
+    assert code == 0
+    assert json.loads(out)["traceEvents"]
 
 
 def test_nothing_at_all_is_an_error(punch: Punch, run: Path) -> None:

@@ -5,6 +5,7 @@ How it looks in a browser is tested in tests/loopback/jobs/test_report_page.py.
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punchlib.jobs.critical_path import path_of
 from punchlib.jobs.report_page import render, seconds, short, size, ticks
 from punchlib.jobs.story import tell
 from punchlib.jobs.timeline import Moment
+from punchlib.jobs.trace import trace
+from tests.support.drawn_moments import moments
 from tests.support.recorded_runs import RUNS, load
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[2J\u202e\x00é</style></svg>"
@@ -158,6 +162,13 @@ runs = st.dictionaries(
 @given(runs)
 def test_any_run_json_gives_a_page(run: dict[str, Any]) -> None:
     check(render("x", tell([], run), run))
+
+
+@given(st.lists(moments, max_size=40), st.booleans())
+def test_any_events_give_a_page_and_a_trace(drawn: list[Moment], known: bool) -> None:
+    story = tell(drawn, {"nodes": [{"id": "worker1", "ok": False}]} if known else {})
+    check(render("x", story, {}))
+    json.dumps(trace(story, path_of(story), "x"), allow_nan=False)
 
 
 def test_a_run_without_anything() -> None:
