@@ -43,16 +43,27 @@ def safe(text: str) -> str:
     return markup_escape(escape(text, _MOST_TEXT))
 
 
+def stdout(content: bytes) -> None:
+    """All of it on stdout: under PYTHONUNBUFFERED one write() into a pipe may take a part only.
+
+    Raises:
+        OSError: nobody reads it, or the disk is full.
+    """
+    sys.stdout.flush()
+    left = memoryview(content)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.flush()
+
+
 def data(content: dict[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
-    sys.stdout.flush()
+    stdout(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def json_lines(moments: Sequence[Moment]) -> None:
     """Each event as a line of JSON on stdout."""
-    sys.stdout.write("".join(json.dumps(m.to_json()) + "\n" for m in moments))
-    sys.stdout.flush()
+    stdout("".join(json.dumps(m.to_json()) + "\n" for m in moments).encode())
 
 
 def table(content: Table) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,8 +66,7 @@ def _write(target: str, text: str) -> None:
     data = text.encode("utf-8", "backslashreplace")
     try:
         if target == _STDOUT:
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
+            output.stdout(data)
             return
         Path(target).write_bytes(data)
     except OSError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +130,21 @@ def test_without_jinja_there_is_a_trace(
     code, out, _ = punch("--trace", "-")
     assert code == 0
     assert json.loads(out)["traceEvents"]
+
+
+def test_a_pipe_gets_all_or_it_is_an_error(tmp_path: Path) -> None:
+    run = unpack("wide", tmp_path)
+    command = [sys.executable, "-m", "punchlib.cli.main", "report", str(run), "-o", "-"]
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    piped = subprocess.PIPE
+    whole = subprocess.run(command, env=env, capture_output=True, check=True).stdout
+    assert whole.endswith(b"</html>")
+    with subprocess.Popen(command, env=env, stdout=piped, stderr=piped, bufsize=0) as gone:
+        assert gone.stdout and gone.stderr
+        gone.stdout.read(5)
+        gone.stdout.close()
+        assert b"stdout cannot be written: Broken pipe" in gone.stderr.read()
+    assert gone.returncode == 1
 
 
 def test_nothing_at_all_is_an_error(punch: Punch, run: Path) -> None:
