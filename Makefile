@@ -115,6 +115,10 @@ bench-wide: $(STAMP) ## a job of 83 scripts beside the same over plain FIFOs (RU
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.wide $(if $(RUNS),--runs $(RUNS)) $(if $(WIDTH),--width $(WIDTH)) $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-job
+bench-job: $(DEMO_STAMP) ## the example job phase by phase, beside the S3 route and sort (SIZES=MB,MB JSON=FILE)
+	@$(BIN)/python -m bench.job $(if $(SIZES),--sizes $(SIZES)) $(if $(JSON),--json $(JSON))
+
 .PHONY: bench-idle
 bench-idle: $(STAMP) ## what 200 dgsh-tee and 200 connections take while they wait (MOST=SHARE JSON=FILE)
 	@tests/prepare.sh

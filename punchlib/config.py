@@ -105,6 +105,10 @@ class Config:
             return "PUNCH_SECURITY=encrypted"
         return ""
 
+    def scoped(self, key: str) -> str:
+        """A KEY's name in the rendezvous table: one run does not meet another."""
+        return f"{self.job_id}/{key}" if self.job_id else key
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Config:
         """Reads the environment.

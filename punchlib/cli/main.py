@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, ec2_handler, output, report, run, runs
+from punchlib.cli import deploy, destroy, ec2_handler, inspect, output, report, run, runs
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -37,6 +37,7 @@ def options(
 app.command("run")(run.run)
 app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
+app.command("inspect")(inspect.inspect)
 app.command("clean")(runs.clean)
 app.command("report")(report.report)
 app.command("deploy")(deploy.deploy)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,9 @@ from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
 from punchlib.jobs.live import CloudWatchLogs, Follower, LogFiles, Logs
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
+from punchlib.jobs.run_folder import RunFolder
 from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.jobs.timeline import Moment
 from punchlib.local import isolation
 from punchlib.node import ec2_handler
 from punchlib.node.protocol import check_knobs
@@ -169,7 +171,7 @@ def _config() -> Config:
 
 @dataclass(frozen=True)
 class _Watching:
-    """Shows what a run's nodes do while it runs."""
+    """Shows and keeps what a run's nodes do while it runs, and asks them when somebody asks us."""
 
     progress: output.Progress
     root: Path | None
@@ -177,21 +179,40 @@ class _Watching:
     follow_logs: bool
     events_too: bool
 
-    def __call__(self, runner: JobRunner, events: EventSink) -> AbstractContextManager[object]:
+    def __call__(
+        self, runner: JobRunner, events: EventSink, folder: RunFolder | None
+    ) -> AbstractContextManager[object]:
         if self.events_too:
             events.record(output.json_lines)
-        if not (self.follow_logs or self.progress.is_live):
-            return contextlib.nullcontext()
-        say = self.progress.say if self.follow_logs else None
-        logs = self._logs(runner.report.job_id, events.began)
-        return Follower(logs, events.began, self.progress.take, say)
+        word = ""
 
-    def _logs(self, job: str, began: float) -> Logs:
+        def take(moment: Moment) -> None:
+            self.progress.take(moment)
+            if folder:
+                folder.record_live(moment)
+
+        def pass_on() -> None:
+            nonlocal word
+            if folder and (asked := folder.asked()) != word:
+                word = asked
+                runner.ask(word)
+
+        say = self.progress.say if self.follow_logs else None
+        logs = self._logs(runner.report.job_id, events.began, lambda: bool(word))
+        return Follower(logs, events.began, take, say, pass_on)
+
+    def _logs(self, job: str, began: float, asked: Callable[[], bool]) -> Logs:
         """The logs of the nodes; those of EC2 nodes on AWS are on their machines."""
-        if self.root is None:
-            logs = client("logs", _config())
-            return CloudWatchLogs(logs, f"/aws/lambda/{self.function}", job, began)
-        return LogFiles(self.root, ("ec2.log", "lambda/*/log"))
+        if self.root is not None:
+            return LogFiles(self.root, ("ec2.log", "lambda/*/log"))
+        group = f"/aws/lambda/{self.function}"
+        wanted = self.follow_logs or self.progress.is_live
+        # CloudWatch is asked for money: only for who looks.
+        return CloudWatchLogs(_logs_client, group, job, began, lambda: wanted or asked())
+
+
+def _logs_client() -> Any:
+    return client("logs", _config())
 
 
 @contextlib.contextmanager

@@ -135,6 +135,8 @@ def _line(moment: Moment, *, everything: bool) -> str:
         text = f"{moment.event} {facts}"
     elif moment.event.startswith("run.") and moment.text("punch.text"):
         text = moment.text("punch.text")
+    elif moment.event == "run.ended" and moment.text("punch.error"):
+        text = f"the run failed: {moment.text('punch.error')}"
     else:
         return ""
     name = f"{escape(moment.node)}: " if moment.node else ""

@@ -87,7 +87,7 @@ class Agreement:
         self.state = State.GATHERING
         self.mine: Record | None = None
         self.registered_at = self.met_at = 0.0
-        scoped = f"{config.job_id}/{spec.key}" if config.job_id else spec.key
+        scoped = config.scoped(spec.key)
         self.mine_slot = (scoped, spec.me)
         self.place = PeerPlace((scoped, spec.peer), config, str(spec))
         self._config = config

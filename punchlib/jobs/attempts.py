@@ -41,7 +41,8 @@ class Keeping:
     prices: Mapping[str, Any]
 
 
-Watching = Callable[[JobRunner, EventSink], AbstractContextManager[object]]
+#: What is to be done while a run lasts; its folder is None where nothing can be kept.
+Watching = Callable[[JobRunner, EventSink, RunFolder | None], AbstractContextManager[object]]
 
 
 class Attempts:
@@ -65,7 +66,7 @@ class Attempts:
         events: EventSink,
         retries: int,
         keeping: Keeping,
-        watching: Watching = lambda runner, events: contextlib.nullcontext(),
+        watching: Watching = lambda *_: contextlib.nullcontext(),
     ) -> None:
         self.events = events
         self.runner: JobRunner | None = None
@@ -98,7 +99,7 @@ class Attempts:
     def _run_once(self) -> Report:
         self.runner = runner = self._make(self.events)
         kept = _kept(runner.report, self.events, self._keeping)
-        with kept, self._watching(runner, self.events):
+        with kept as folder, self._watching(runner, self.events, folder):
             self.events.note("run.started", **self._keeping.facts)
             try:
                 report = runner.run()
@@ -115,18 +116,18 @@ class Attempts:
 
 
 @contextlib.contextmanager
-def _kept(report: Report, events: EventSink, keeping: Keeping) -> Iterator[None]:
+def _kept(report: Report, events: EventSink, keeping: Keeping) -> Iterator[RunFolder | None]:
     """Keeps what happens in the run's folder, and how it went."""
     try:
         folder = RunFolder(keeping.root, report.job_id)
     except OSError as error:
         events.tell("warning", f"nothing is kept of this run: {error}")
-        yield
+        yield None
         return
     events.record(folder.record)
     problem: PunchError | None = None
     try:
-        yield
+        yield folder
     except PunchError as error:
         problem = error
         raise

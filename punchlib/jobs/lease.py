@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from typing import Any
 
 from punchlib.errors import StorageError
 from punchlib.jobs import storage
-from punchlib.node.protocol import lease_key
+from punchlib.node.protocol import ASK, lease_key
 
 #: Seconds without a renewal after which nodes take the runner for dead.
 PATIENCE = 20.0
@@ -29,6 +30,7 @@ class Lease:
         self._s3 = s3
         self._bucket = bucket
         self._key = lease_key(folder_id)
+        self._asking = ""
         self._over = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -41,6 +43,16 @@ class Lease:
         self._write()
         self._renewing.start()
 
+    def ask(self, word: str) -> None:
+        """Asks the nodes to tell what they do; they look every few seconds.
+
+        Args:
+            word: another one each time.
+        """
+        self._asking = word
+        with contextlib.suppress(StorageError):  # the next renewal says it as well
+            self._write()
+
     def stop(self) -> None:
         """Writes it no more; whoever removes the object now will not find it again."""
         self._over.set()
@@ -49,7 +61,8 @@ class Lease:
 
     def _write(self) -> None:
         # New bytes each time: the store's clock need not be finer than our renewals.
-        storage.put(self._s3, self._bucket, self._key, secrets.token_hex(8).encode())
+        said = {ASK: self._asking} if self._asking else {}
+        storage.put(self._s3, self._bucket, self._key, secrets.token_hex(8).encode(), said)
 
     def _renew(self) -> None:
         while not self._over.wait(RENEWAL):

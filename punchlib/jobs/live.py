@@ -78,16 +78,26 @@ class CloudWatchLogs:
     """The function's log group on AWS.
 
     Args:
-        logs: a CloudWatch Logs client.
+        make: makes a CloudWatch Logs client, when it is first wanted.
         group: the log group.
         job: the job's id; its lines alone are wanted.
         began: when the run began, in seconds since 1970.
+        wanted: does anybody look?
     """
 
     pause = CLOUDWATCH_PAUSE
 
-    def __init__(self, logs: Any, group: str, job: str, began: float) -> None:
-        self._logs = logs
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        group: str,
+        job: str,
+        began: float,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._make = make
+        self._logs: Any = None
+        self._wanted = wanted
         self._request = {"logGroupName": group, "filterPattern": f'"{job}"'}
         self._since = int(began * 1000) - 60_000
         self._seen: set[str] = set()
@@ -97,6 +107,9 @@ class CloudWatchLogs:
         from botocore.exceptions import BotoCoreError, ClientError
 
         lines: list[str] = []
+        if not self._wanted():
+            return lines
+        self._logs = self._logs or self._make()
         request = {**self._request, "startTime": self._since}
         try:
             while True:
@@ -238,6 +251,7 @@ class Follower:
         began: when the run began, in seconds since 1970.
         take: is told each event.
         say: is told each other line, safe to print; None: they are not wanted.
+        also: is done at each look.
     """
 
     def __init__(
@@ -246,11 +260,13 @@ class Follower:
         began: float,
         take: Callable[[Moment], None],
         say: Callable[[str], None] | None = None,
+        also: Callable[[], None] = lambda: None,
     ) -> None:
         self._logs = logs
         self._began = began
         self._take = take
         self._say = say
+        self._also = also
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
 
@@ -268,6 +284,7 @@ class Follower:
         self._look()
 
     def _look(self) -> None:
+        self._also()
         for line in self._logs.read():
             event = _event(line)
             if event:

@@ -1,7 +1,9 @@
 """What is kept of a run on the machine that ran it: its events as they come, and how it went.
 
     ~/.local/state/punch/runs/RUN/events.jsonl    docs/events.md
+                                  live.jsonl      what nodes told in their logs while they ran
                                   run.json        the report, as `--json` has it, and more
+                                  ask             written by who wants nodes to tell what they do
 
 under $XDG_STATE_HOME where that is set. A run never fails because nothing can be kept of it.
 """
@@ -21,7 +23,7 @@ from punchlib.jobs import timeline
 from punchlib.jobs.timeline import Moment
 from punchlib.names import shown
 
-EVENTS, REPORT = "events.jsonl", "run.json"
+EVENTS, LIVE, REPORT, ASK = "events.jsonl", "live.jsonl", "run.json", "ask"
 #: Runs that are kept; the oldest go first.
 KEPT = 200
 
@@ -54,8 +56,22 @@ class RunFolder:
 
     def record(self, moments: Sequence[Moment]) -> None:
         """Adds events. On a full disk they are lost."""
+        self._add(EVENTS, moments)
+
+    def record_live(self, moment: Moment) -> None:
+        """Adds what a node tells while it runs; its result will say most of it again."""
+        self._add(LIVE, [moment])
+
+    def asked(self) -> str:
+        """The word of who wants to know what the nodes do; "" where nobody does."""
+        try:
+            return (self.path / ASK).read_text(encoding="ascii").strip()[:64]
+        except (OSError, ValueError):
+            return ""
+
+    def _add(self, name: str, moments: Sequence[Moment]) -> None:
         text = "".join(json.dumps(m.to_json()) + "\n" for m in moments)
-        with contextlib.suppress(OSError), (self.path / EVENTS).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
 
     def end(self, report: Mapping[str, Any]) -> None:
@@ -132,15 +148,24 @@ def last_duration(job: str) -> float | None:
     return None
 
 
-def load_moments(folder: Path) -> list[Moment]:
+def ask(folder: Path, word: str) -> None:
+    """Asks the nodes of a run to tell what they do; the answer is among its live events.
+
+    Raises:
+        OSError: the folder is not ours to write.
+    """
+    (folder / ASK).write_text(word, encoding="ascii")
+
+
+def load_moments(folder: Path, name: str = EVENTS) -> list[Moment]:
     """A run's events in order; what cannot be read of them is left out."""
-    return timeline.read(load_lines(folder))
+    return timeline.read(load_lines(folder, name))
 
 
-def load_lines(folder: Path) -> list[str]:
+def load_lines(folder: Path, name: str = EVENTS) -> list[str]:
     """The whole lines of a run's events, as they came; none where they cannot be read."""
     try:
-        text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+        text = (folder / name).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return text[: text.rfind("\n") + 1].splitlines()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ class JobRunner:
         self.report = Report(job_id=name, folder_id=name)
         self._lease = Lease(s3, config.bucket, name)
 
+    def ask(self, word: str) -> None:
+        """Asks the nodes to tell in their logs what they do right now (`Lease.ask`)."""
+        self._lease.ask(word)
+
     def run(self) -> Report:
         """Runs the job.
 
@@ -120,7 +125,8 @@ class JobRunner:
 
     def _upload(self) -> None:
         for key, file in self._request.puts.items():
-            size = storage.upload(self._s3, self._bucket, key, file)
+            tell = partial(self._events.tell, "step")
+            size = storage.upload(self._s3, self._bucket, key, file, tell)
             self._events.tell("step", f"put {size:,} bytes from {file} to {key}")
         folder = self.report.folder_id
         with ThreadPoolExecutor(8) as pool:
@@ -235,7 +241,8 @@ class JobRunner:
         for upload in uploads:
             self._events.tell("step", f"completed {upload['key']}")
         for key, file in self._request.gets.items():
-            size = storage.download(self._s3, self._bucket, key, file)
+            tell = partial(self._events.tell, "step")
+            size = storage.download(self._s3, self._bucket, key, file, tell)
             self.report.outputs.append({"key": key, "file": str(file), "bytes": size})
             self._events.tell("step", f"got {size:,} bytes from {key} into {file}")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from punchlib.aws.errors import translate
 from punchlib.errors import StorageError, UsageError
 from punchlib.node.protocol import script_key
 
+#: Seconds between two words on how far a file is.
+EVERY = 2.0
 #: As a FILE it means standard output.
 STDOUT = Path("-")
 
@@ -27,8 +31,43 @@ def check_bucket(s3: Any, bucket: str) -> None:
         s3.head_bucket(Bucket=bucket)
 
 
-def upload(s3: Any, bucket: str, key: str, file: Path) -> int:
+class Transfer:
+    """Says how far a large file is, every few seconds.
+
+    Args:
+        what: for people.
+        size: bytes in all.
+        tell: is told.
+    """
+
+    def __init__(self, what: str, size: int, tell: Callable[[str], object]) -> None:
+        self._what = what
+        self._size = size
+        self._tell = tell
+        self._done = 0
+        self._next = time.monotonic() + EVERY
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        """So many more bytes are through; boto3's threads call it."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now < self._next or self._done >= self._size:
+                return
+            self._next = now + EVERY
+            share = 100 * self._done // self._size
+        self._tell(f"{self._what}: {share} % of {self._size:,} bytes")
+
+
+def upload(s3: Any, bucket: str, key: str, file: Path, tell: Callable[[str], object] = len) -> int:
     """Puts a file into the bucket and returns its size in bytes.
+
+    Args:
+        s3: a client.
+        bucket, key: where to.
+        file: a file.
+        tell: is told how far it is.
 
     Raises:
         UsageError: the file cannot be read.
@@ -36,9 +75,11 @@ def upload(s3: Any, bucket: str, key: str, file: Path) -> int:
     """
     if not file.is_file():
         raise UsageError(f"{file} is not a file", next_step="--put KEY=FILE takes a local file")
+    size = file.stat().st_size
+    progress = Transfer(f"putting {file}", size, tell)
     with _translated(f"cannot put {file} to s3://{bucket}/{key}"):
-        s3.upload_file(str(file), bucket, key)
-    return file.stat().st_size
+        s3.upload_file(str(file), bucket, key, Callback=progress)
+    return size
 
 
 def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, text: bytes) -> None:
@@ -50,18 +91,28 @@ def upload_script(s3: Any, bucket: str, folder_id: str, script_id: str, text: by
     put(s3, bucket, script_key(folder_id, script_id), text)
 
 
-def put(s3: Any, bucket: str, key: str, data: bytes) -> None:
+def put(
+    s3: Any, bucket: str, key: str, data: bytes, metadata: Mapping[str, str] | None = None
+) -> None:
     """Puts a small object.
 
     Raises:
         StorageError: the bucket refused.
     """
     with _translated(f"cannot put s3://{bucket}/{key}"):
-        s3.put_object(Bucket=bucket, Key=key, Body=data)
+        s3.put_object(Bucket=bucket, Key=key, Body=data, Metadata=metadata or {})
 
 
-def download(s3: Any, bucket: str, key: str, file: Path) -> int:
+def download(
+    s3: Any, bucket: str, key: str, file: Path, tell: Callable[[str], object] = len
+) -> int:
     """Writes an object to a file, whole or not at all; returns its size in bytes.
+
+    Args:
+        s3: a client.
+        bucket, key: where from.
+        file: where to.
+        tell: is told how far it is.
 
     Raises:
         StorageError: there is no such object, the bucket refused, or the file cannot be written.
@@ -69,13 +120,15 @@ def download(s3: Any, bucket: str, key: str, file: Path) -> int:
     with _translated(
         f"cannot get s3://{bucket}/{key}", "check the key: the scripts' s3-put-object names it"
     ):
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        body = answer["Body"]
+        progress = Transfer(f"getting {key}", int(answer["ContentLength"]), tell)
         if file == STDOUT:
-            return _copy(body, sys.stdout.buffer)
+            return _copy(body, sys.stdout.buffer, progress)
         part = file.with_name(f"{file.name}.part-{secrets.token_hex(4)}")
         try:
             with part.open("wb") as out:
-                size = _copy(body, out)
+                size = _copy(body, out, progress)
             part.rename(file)
         finally:
             part.unlink(missing_ok=True)
@@ -95,11 +148,12 @@ def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:
                 s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
-def _copy(body: Any, out: Any) -> int:
+def _copy(body: Any, out: Any, progress: Transfer) -> int:
     size = 0
     for chunk in body.iter_chunks(1 << 20):
         out.write(chunk)
         size += len(chunk)
+        progress(len(chunk))
     out.flush()
     return size
 

@@ -26,8 +26,8 @@ VERSION = 1
 MOST_KEPT, MOST_LOGGED = 128 << 10, 1 << 20
 #: Bytes of what the scripts wrote to stderr and stdout, of which the end is kept.
 MOST_HEARD = 64 << 10
-#: What tells how far a stream is: of use while it runs, and to nobody afterwards.
-_PASSING = ("stream.progress",)
+#: What is of use while a script runs, and to nobody afterwards.
+_PASSING = ("stream.progress", "node.process", "node.fifo", "node.stock")
 _NAMES = 100
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031

@@ -45,6 +45,11 @@ def lease_key(folder_id: str) -> str:
     return f"{PREFIX}/{folder_id}/.lease"
 
 
+#: The object's metadata by which a lease asks nodes to tell what they do (punchlib.node.stock).
+ASK = "ask"
+ASK_HEADER = f"x-amz-meta-{ASK}"
+
+
 @dataclass(frozen=True)
 class Task:
     """One script to run: `bash SCRIPT FOLDER ARGS…`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from punchlib.node.protocol import Event, Task, lease_key, script_key
+from punchlib.node.protocol import ASK_HEADER, Event, Task, lease_key, script_key
 
 SWEPT = "the run was given up: its scripts are no longer in S3"
 
@@ -24,6 +24,10 @@ class RunWatch:
         task: the script that runs.
         event: the event it came in; without a lease (an older runner) only the script itself is
             looked for.
+
+    Attributes:
+        asked: what the lease asks its nodes to tell of themselves; another word each time, and
+            "" for nothing.
     """
 
     def __init__(self, s3: Any, bucket: str, task: Task, event: Event) -> None:
@@ -34,6 +38,7 @@ class RunWatch:
         self._key = lease_key(folder) if event.lease else script_key(folder, task.id)
         self._seen: object = None
         self._since = 0.0
+        self.asked = ""
 
     def given_up(self) -> str:
         """Why nobody waits any more; "" while somebody does, or may."""
@@ -49,6 +54,7 @@ class RunWatch:
             # runner from it as well: its lease counts anew.
             self._seen = None
             return ""
+        self.asked = found["ResponseMetadata"]["HTTPHeaders"].get(ASK_HEADER, "")
         now, sign = time.monotonic(), (found.get("ETag"), found.get("LastModified"))
         if sign != self._seen:
             self._seen, self._since = sign, now

@@ -27,7 +27,7 @@ from typing import Any
 from punchlib.aws.errors import is_transient
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.node import sandbox, scratch
+from punchlib.node import memory, sandbox, scratch, stock
 from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
@@ -130,6 +130,9 @@ class ScriptRunner:
                 state.prepare_folder(str(outside / "state"))
                 (outside / "script.sh").write_bytes(text)
                 tail = StderrTail(task.id, partial(log.hear, task.id))
+                tmp = outside.parent if self._view else Path("/tmp")
+                take_stock = partial(stock.tell, log, task.id, str(inside / "state"), tmp)
+                kills = memory.oom_kills()
                 with log.listening(task.id, outside / "state"):
                     log.tell(task.id, "script.started")
                     stop, code, used = self._execute(
@@ -137,11 +140,14 @@ class ScriptRunner:
                         self._environment(task, event, inside),
                         outside.parent,
                         tail,
-                        self._watch(task, event, deadline),
+                        self._watch(task, event, deadline, take_stock),
                         caller,
                     )
                 log.tell(task.id, "script.ended", {"process.exit.code": code, **used})
-                return self._settle(ended, outside / "state", event, code, tail.text(), stop)
+                # Of one that went well no stage was killed, whoever else was.
+                killed = memory.killed_note(kills)
+                result = partial(ended, code, stderr_tail=tail.text())
+                return self._settle(result, outside / "state", event, code, stop, killed)
         except OSError as error:
             return ended(1, note=f"cannot run the script: {error}", ended=Ended.LOST)
         finally:
@@ -252,13 +258,20 @@ class ScriptRunner:
             tail.finish()
         return stop, code if code >= 0 else 128 - code, used
 
-    def _watch(self, task: Task, event: Event, deadline: float | None) -> Callable[[], Stop | None]:
+    def _watch(
+        self,
+        task: Task,
+        event: Event,
+        deadline: float | None,
+        take_stock: Callable[[str], None],
+    ) -> Callable[[], Stop | None]:
         """A function that says why the script must stop now; None while it may go on."""
         next_look = time.monotonic() + CANCEL_POLL
         run = RunWatch(self._s3, self._config.bucket or "", task, event)
+        answered = ""
 
         def watch() -> Stop | None:
-            nonlocal next_look
+            nonlocal next_look, answered
             now = time.monotonic()
             if self._stopping.is_set():
                 return STOPPED
@@ -268,6 +281,9 @@ class ScriptRunner:
                 next_look = now + CANCEL_POLL
                 if why := run.given_up():
                     return Stop(Ended.CANCELLED, why)
+                if run.asked and run.asked != answered:
+                    answered = run.asked
+                    take_stock(answered)
             return None
 
         return watch
@@ -278,8 +294,8 @@ class ScriptRunner:
         folder: Path,
         event: Event,
         code: int,
-        stderr_tail: str,
         stop: Stop | None,
+        killed: str,
     ) -> ScriptResult:
         """Completes, aborts or hands on the uploads, as the script ended."""
         failures = tuple(markers.failures([str(folder)]))
@@ -292,7 +308,9 @@ class ScriptRunner:
         def result(**facts: Any) -> ScriptResult:
             if stop:
                 facts |= {"note": stop.note, "ended": stop.ended}
-            return ended(code, stderr_tail=stderr_tail, **facts)
+            elif not well and killed:
+                facts |= {"note": killed, "ended": Ended.FAILED}
+            return ended(**facts)
 
         well = not (code or failures or stop)
         if well and event.commit == "runner":

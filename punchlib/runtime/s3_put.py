@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
 _MIB = 1 << 20
+_STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 #: Parts on their way at a time. With the part that is being read this bounds memory.
 _WORKERS = 3
 #: S3 takes 10,000 parts of at least 5 MiB. A stream's length is not known before its end, so
@@ -124,8 +126,15 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     from punchlib.aws.clients import client
 
     s3 = client("s3", config)
-    upload = Upload(s3, bucket, key)
+    # Until its name is here nobody could abort it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
+        upload = Upload(s3, bucket, key)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         pending = upload.send(fd)
         # A component that died looked like the end of our input.
         if failed := markers.of_our_script():

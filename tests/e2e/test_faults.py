@@ -52,6 +52,7 @@ def test_a_worker_out_of_memory_fails_the_job(cloud: Cloud, text: Path) -> None:
 
     assert done.returncode == 1, done.stderr
     assert "worker" in done.stderr
+    assert "out of memory" in done.stderr
     nothing_is_left(cloud)
 
 

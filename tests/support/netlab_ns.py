@@ -1,15 +1,19 @@
 """Linux network namespaces with unique names, and a sweep of those that a dead lab left behind.
 
-A name is `plab-<pid>-<start>-<n>-<role>`: the pid and the start time of the process that owns it
-(a pid alone is reused), a counter, and what it is. Several labs run side by side; nothing touches
-the machine's own namespace, so the lab's address ranges cannot collide with the machine's.
+A name is `plab-<pid>-<random>-<n>-<role>`: the process that owns it, a counter, and what it is. The
+owner holds a lock while it lives: its pid alone is reused, and means nothing to who lives in
+another process namespace. Several labs run side by side; nothing touches the machine's own network
+namespace, so the lab's address ranges cannot collide with the machine's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import itertools
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -19,6 +23,7 @@ from typing import IO
 
 PREFIX = "plab"
 RUN = Path("/run/netns")
+LOCKS = Path("/run/plab")
 
 _counter = itertools.count()
 
@@ -27,23 +32,27 @@ class LabError(RuntimeError):
     """A part of the lab could not be built."""
 
 
-def _start_time(pid: int) -> str | None:
-    """Clock ticks after boot at which `pid` started; None when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The command name is in brackets and may hold anything; field 22 counts from after it.
-    return stat.rpartition(")")[2].split()[19]
-
-
+@functools.cache
 def _own_prefix() -> str:
-    return f"{PREFIX}-{os.getpid()}-{_start_time(os.getpid())}"
+    """The beginning of our names; we hold its lock for as long as we live."""
+    prefix = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(3)}"
+    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(LOCKS / prefix, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return prefix
 
 
 def _owner_is_dead(name: str) -> bool:
-    _, pid, start, *_ = name.split("-")
-    return _start_time(int(pid)) != start
+    lock = LOCKS / "-".join(name.split("-")[:3])
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.unlink()
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sweep() -> list[str]:

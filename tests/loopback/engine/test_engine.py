@@ -78,7 +78,7 @@ def markers(env: dict[str, str]) -> str:
     return "".join(p.read_text() for p in Path(env["PUNCH_STATE_DIR"]).glob("failures/*"))
 
 
-def wait_until(condition: object, seconds: float = 10.0) -> None:
+def wait_until(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "did not happen in time"

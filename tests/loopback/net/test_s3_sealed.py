@@ -201,7 +201,7 @@ def test_one_that_seals_does_not_take_bare_objects(bucket: Bucket) -> None:
 def test_a_huge_object_fills_no_memory(bucket: Bucket) -> None:
     async def work() -> None:
         here, there = await written(bucket, terms_pair("encrypted"))
-        bucket.put(bucket.names()[0], bytes(64 << 20))
+        bucket.put(bucket.names()[0], bytes(24 << 20))
         tracemalloc.start()
         try:
             with pytest.raises(StreamBroken, match="larger than any object of a stream"):

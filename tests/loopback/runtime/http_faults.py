@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -16,9 +16,13 @@ class CuttingProxy:
         port: where to forward, on 127.0.0.1.
         cuts: for each connection in turn, the bytes after which its answer is cut; connections
             beyond these pass whole.
+        before: is called when the server has begun its first answer, before that goes on.
     """
 
-    def __init__(self, port: int, cuts: list[int]) -> None:
+    def __init__(
+        self, port: int, cuts: list[int], before: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before = before
         self._target = ("127.0.0.1", port)
         self._cuts = list(cuts)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -54,6 +58,9 @@ class CuttingProxy:
         with client, socket.create_connection(self._target) as server:
             up = threading.Thread(target=_pump, args=(client, server, 1 << 60))
             up.start()
+            server.recv(1, socket.MSG_PEEK)
+            before, self._before = self._before, lambda: None
+            before()
             _pump(server, client, limit)
             up.join()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,38 @@ def test_a_broken_connection_resumes_at_the_byte(
     assert (result.returncode, result.stderr) == (0, b"")
     assert (tmp_path / "out").read_bytes() == data[5:]
     assert proxy.connections >= 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_put_that_is_stopped_while_it_begins(
+    bash: Bash,
+    bucket: Bucket,
+    ministack: MiniStack,
+    s3_env: dict[str, str],
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """S3 has made the upload, and its name is on the way: nobody else could ever abort it."""
+
+    def stop() -> None:
+        assert len(bucket.uploads()) == 1
+        os.kill(int((tmp_path / "pid").read_text()), number)
+        time.sleep(0.5)
+
+    proxy = CuttingProxy(ministack.port, [], before=stop)
+    with proxy.running():
+        result = bash(
+            """
+            trap - INT
+            mkfifo "$D/f"; sleep 30 >"$D/f" &
+            set -m  # or bash has its background ignore SIGINT
+            python3.9 aws/s3-put-object.py out "$D/f" & echo $! >"$D/pid"
+            wait $!; status=$?; kill %1; exit $status
+            """,
+            env=s3_env | {"AWS_ENDPOINT_URL": proxy.url},
+        )
+    assert result.returncode == 128 + number, result.stderr
+    assert bucket.uploads() == []
 
 
 def test_a_connection_that_always_breaks_is_an_error(
