@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from punchlib.jobs import run_folder
+from punchlib.jobs.critical_path import Kind, path_of
 from punchlib.jobs.report_page import render
 from punchlib.jobs.story import tell
 from tests.support.browser import Browser, Page, program
-from tests.support.recorded_runs import load
+from tests.support.jobgen import sort_job
+from tests.support.recorded_runs import load, record
 from tests.support.tiers import quick
 
 #: Elements wider than the page whose own figure does not scroll.
@@ -114,6 +117,21 @@ def test_a_page_is_quiet_fits_and_can_be_read(
     assert page.evaluate(_TOO_FAINT) == ""
     assert colours(page.screenshot(2000)) > 60
     assert page.trouble == []
+
+
+def test_a_run_that_was_just_made(tmp_path: Path) -> None:
+    """What today's nodes tell is what the recorded runs' told."""
+    record(sort_job(2), 300_000, tmp_path)
+    run = run_folder.load_report(tmp_path)
+    story = tell(run_folder.load_moments(tmp_path), run)
+    assert (len(story.nodes), len(story.streams), len(story.objects)) == (4, 4, 2)
+    assert all(node.told and node.well for node in story.nodes.values())
+    assert all(s.send and s.recv and s.route == "host" for s in story.streams.values())
+    path = path_of(story)
+    assert path[-1].end >= run["elapsed_s"]
+    assert {Kind.COLD, Kind.RUN, Kind.TRANSFER, Kind.FINISH} <= {s.kind for s in path}
+    assert Kind.UNKNOWN not in {s.kind for s in path}
+    assert 'class="notes"' not in render("x", story, run)
 
 
 def test_what_it_does_not_hold_it_may_not_load(browser: Browser, pages: dict[str, Path]) -> None:
