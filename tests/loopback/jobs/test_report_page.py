@@ -129,7 +129,7 @@ def test_a_run_that_was_just_made(tmp_path: Path) -> None:
     assert all(s.send and s.recv and s.route == "host" for s in story.streams.values())
     path = path_of(story)
     assert path[-1].end >= run["elapsed_s"]
-    assert {Kind.COLD, Kind.RUN, Kind.TRANSFER, Kind.FINISH} <= {s.kind for s in path}
+    assert {Kind.PREPARE, Kind.RUN, Kind.FINISH} <= {s.kind for s in path}
     assert Kind.UNKNOWN not in {s.kind for s in path}
     assert 'class="notes"' not in render("x", story, run)
 
