@@ -74,6 +74,11 @@ lint: $(STAMP) ## ruff, mypy, the arrows of docs/architecture.md, the templates
 diagrams: $(STAMP) ## draw docs/diagrams from the tables of transitions
 	$(BIN)/python -m tests.support.diagrams
 
+.PHONY: pictures
+pictures: $(STAMP) ## draw the pictures of docs/report.md from recorded runs
+	@tests/prepare.sh
+	$(BIN)/python -m tests.support.report_pictures
+
 CHECKOV := .build/checkov/bin/checkov
 
 $(CHECKOV):
@@ -109,6 +114,10 @@ bench-many: $(STAMP) ## 256 connections of one process against 256 of another (J
 bench-wide: $(STAMP) ## a job of 83 scripts beside the same over plain FIFOs (RUNS=N WIDTH=N JSON=FILE)
 	@tests/prepare.sh
 	@$(BIN)/python -m bench.wide $(if $(RUNS),--runs $(RUNS)) $(if $(WIDTH),--width $(WIDTH)) $(if $(JSON),--json $(JSON))
+
+.PHONY: bench-job
+bench-job: $(DEMO_STAMP) ## the example job phase by phase, beside the S3 route and sort (SIZES=MB,MB JSON=FILE)
+	@$(BIN)/python -m bench.job $(if $(SIZES),--sizes $(SIZES)) $(if $(JSON),--json $(JSON))
 
 .PHONY: bench-idle
 bench-idle: $(STAMP) ## what 200 dgsh-tee and 200 connections take while they wait (MOST=SHARE JSON=FILE)

@@ -285,7 +285,9 @@ def app(target: Path) -> None:
     """Installs punchlib from its wheel into a folder."""
     sources = [ROOT / "pyproject.toml", ROOT / "README.md"]
     sources += sorted(
-        p for p in (ROOT / "punchlib").rglob("*") if p.suffix in (".py", ".sh", ".yaml")
+        p
+        for p in (ROOT / "punchlib").rglob("*")
+        if p.suffix in (".py", ".sh", ".yaml", ".html", ".css")
     )
     digest = hashlib.sha256()
     for path in sources:

@@ -14,8 +14,8 @@ from rich.text import Text
 from punchlib.jobs.live import Board, NodeState, left
 from punchlib.jobs.timeline import Moment
 
-#: A second. More would take more than it shows.
-REFRESHES = 2
+#: A second, and rows at most: more would take more of a processor than it shows.
+REFRESHES, MOST_ROWS = 1, 20
 _COLOUR = {"ok": "green", "failed": "red", "running": "cyan", "starting": "yellow"}
 #: What is of most interest first.
 _ORDER = {"failed": 0, "running": 1, "starting": 2, "waiting": 3, "ok": 4}
@@ -68,7 +68,7 @@ class LiveView:
         """What is to be seen now, as large as the terminal has room for."""
         now = time.monotonic() - self._began
         nodes = list(self._board.nodes.items())
-        width, rows = self._console.width, max(3, self._console.height - 6)
+        width, rows = self._console.width, min(max(3, self._console.height - 6), MOST_ROWS)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         columns = [name for name, least in _COLUMNS if width >= least]
         for name in columns:

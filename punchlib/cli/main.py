@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from punchlib.cli import deploy, destroy, doctor, ec2_handler, inspect, output, ping, run, runs
+from punchlib.cli import (
+    deploy,
+    destroy,
+    doctor,
+    ec2_handler,
+    inspect,
+    output,
+    ping,
+    report,
+    run,
+    runs,
+)
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
 from punchlib.local import isolation
@@ -39,6 +50,7 @@ app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
 app.command("inspect")(inspect.inspect)
 app.command("clean")(runs.clean)
+app.command("report")(report.report)
 app.command("deploy")(deploy.deploy)
 app.command("destroy")(destroy.destroy)
 app.command("doctor")(doctor.doctor)

@@ -28,26 +28,42 @@ _MOST_TEXT = 20_000
 
 def error(problem: PunchError) -> None:
     """One message and the next step."""
-    console.print(f"[red]error:[/red] {_safe(problem.message)}")
+    console.print(f"[red]error:[/red] {safe(problem.message)}")
     if problem.next_step:
-        console.print(f"  next: {_safe(problem.next_step)}")
+        console.print(f"  next: {safe(problem.next_step)}")
 
 
-def _safe(text: str) -> str:
+def warning(text: str) -> None:
+    """What should be known, and stops nothing."""
+    console.print(f"[yellow]warning:[/yellow] {safe(text)}")
+
+
+def safe(text: str) -> str:
     """What may hold text from anywhere, for this console."""
     return markup_escape(escape(text, _MOST_TEXT))
 
 
+def stdout(content: bytes) -> None:
+    """All of it on stdout: under PYTHONUNBUFFERED one write() into a pipe may take a part only.
+
+    Raises:
+        OSError: nobody reads it, or the disk is full.
+    """
+    sys.stdout.flush()
+    left = memoryview(content)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.flush()
+
+
 def data(content: dict[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
-    sys.stdout.flush()
+    stdout(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def json_lines(moments: Sequence[Moment]) -> None:
     """Each event as a line of JSON on stdout."""
-    sys.stdout.write("".join(json.dumps(m.to_json()) + "\n" for m in moments))
-    sys.stdout.flush()
+    stdout("".join(json.dumps(m.to_json()) + "\n" for m in moments).encode())
 
 
 def table(content: Table) -> None:
@@ -115,7 +131,7 @@ class Progress:
 
     def _line(self, event: JobEvent) -> None:
         colour = _COLOUR.get(event.kind)
-        text = _safe(event.text)
+        text = safe(event.text)
         if colour:
             text = f"[{colour}]{text}[/{colour}]"
         name = markup_escape(event.node.ljust(self._width)) + "  " if event.node else ""

@@ -17,7 +17,7 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import checks, cost, manifest, report, run_folder, storage
+from punchlib.jobs import capacity, checks, cost, manifest, report, run_folder, storage
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
@@ -116,6 +116,9 @@ def run(
                     config = _config()
                     s3 = client("s3", config)
                     storage.check_bucket(s3, config.bucket or "")
+                    if not local:
+                        wide = list(places.values()).count("lambda")
+                        capacity.check(client("lambda", config), function, wide)
 
                     def make(events: EventSink) -> JobRunner:
                         return JobRunner(job, request, launchers, s3, config, events)

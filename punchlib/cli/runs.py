@@ -69,7 +69,7 @@ def logs(
             )
     shown = 0
     while True:
-        ended = bool(run_folder.load_report(folder))
+        ended = not run_folder.goes_on(folder)
         # A node's come when it has ended, though they are of earlier.
         new = run_folder.load_lines(folder)[shown:]
         shown += len(new)
@@ -102,13 +102,14 @@ def clean(
 def _summary(folder: Path) -> dict[str, Any]:
     """A run in a line; what is not known of it is None."""
     out: dict[str, Any] = {"run": folder.name, "began": None, "elapsed_s": None, "job": "?"}
-    out |= {"status": "running", "nodes": 0, "cost": None}
+    out |= {"nodes": 0, "cost": None}
     try:
         report = run_folder.load_report(folder)
     except UsageError:
         return out | {"status": "?"}
     if not report:
-        return out | _of_one_that_runs(run_folder.load_moments(folder))
+        how = "running" if run_folder.goes_on(folder) else "killed"
+        return out | {"status": how} | _of_one_that_runs(run_folder.load_moments(folder))
     paid = report.get("cost") or {}
     return out | {
         "began": report.get("began"),

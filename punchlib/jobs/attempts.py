@@ -17,6 +17,7 @@ from typing import Any
 
 from punchlib.errors import PunchError
 from punchlib.jobs import cost
+from punchlib.jobs.critical_path import critical_path, sentence
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.report import Report
 from punchlib.jobs.run_folder import RunFolder
@@ -110,8 +111,11 @@ class Attempts:
                 spent = cost.estimate(self.events.moments, self._keeping.prices)
                 runner.report.cost = spent.to_json()
             self.events.tell("step", "the job went well")
+            elapsed = self.events.note("run.ended", ok=True)
+            path = critical_path(self.events.moments)
+            if where := sentence(path, elapsed):
+                self.events.tell("step", where)
             self.events.tell("step", spent.sentence())
-            self.events.note("run.ended", ok=True)
             return report
 
 

@@ -89,7 +89,9 @@ def money(dollars: float) -> str:
     """Dollars with the digits that say something."""
     if dollars >= 0.01:
         return f"${dollars:,.2f}"
-    return f"${dollars:.2g}" if dollars >= 1e-7 else "$0"
+    if dollars < 1e-9:
+        return "$0"
+    return f"${dollars:.{1 - math.floor(math.log10(dollars))}f}"
 
 
 def load_prices() -> dict[str, Any]:

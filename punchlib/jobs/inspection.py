@@ -15,8 +15,6 @@ from punchlib.jobs.timeline import Moment
 
 #: Seconds for nodes to answer: they look every 3 s, and CloudWatch takes its time.
 HOME_PATIENCE, AWS_PATIENCE = 8.0, 20.0
-#: Seconds for which a run that says nothing may still be alive.
-_SILENT = 60.0
 
 
 class Inspection:
@@ -33,8 +31,8 @@ class Inspection:
 
     @property
     def runs(self) -> bool:
-        """Has nobody written down how it ended?"""
-        return not self.report
+        """Does it go on?"""
+        return not self.report and run_folder.goes_on(self.folder)
 
     def ask(self) -> None:
         """Asks its nodes, and waits until all that run have answered, or the time is up.
@@ -80,14 +78,12 @@ class Inspection:
 
     def _headline(self, board: Board) -> str:
         name = self.folder.name
-        if not self.runs:
+        if self.report:
             how = "went well" if self.report.get("ok") else "failed"
             return f"{name} {how} after {self.report.get('elapsed_s', 0):.1f} s"
-        age = time.time() - max(
-            (p.stat().st_mtime for p in self.folder.iterdir()), default=time.time()
-        )
-        lost = "; nothing has been heard for long: was it killed?" if age > _SILENT else ""
-        return f"{name} runs, with {len(board.nodes)} nodes{lost}"
+        if self.runs:
+            return f"{name} runs, with {len(board.nodes)} nodes"
+        return f"{name} was killed, or is another machine's; what its nodes last told:"
 
     def _moments(self) -> list[Moment]:
         return run_folder.load_moments(self.folder)

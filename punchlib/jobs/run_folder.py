@@ -11,6 +11,7 @@ under $XDG_STATE_HOME where that is set. A run never fails because nothing can b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -53,6 +54,10 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
         self.path = root / run
         self.path.mkdir(mode=0o700)
+        # Held for as long as we live: so a run that was killed is told from one that goes on.
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+        self._held = os.open(self.path / EVENTS, flags, 0o600)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
 
     def record(self, moments: Sequence[Moment]) -> None:
         """Adds events. On a full disk they are lost."""
@@ -80,6 +85,19 @@ class RunFolder:
         with contextlib.suppress(OSError):
             new.write_text(json.dumps(report, indent=1), encoding="utf-8")
             new.replace(self.path / REPORT)
+        os.close(self._held)
+
+
+def goes_on(folder: Path) -> bool:
+    """Does the process live that makes this run?"""
+    try:
+        with (folder / EVENTS).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def all_runs(root: Path | None = None) -> list[Path]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -288,8 +289,14 @@ def _processes(kept: set[int]) -> list[str]:
 
 def _files() -> list[str]:
     known = {"/tmp/home", "/tmp/errors"}
-    folders = [p for p in (Path("/tmp"), Path("/dev/shm"), Path("/tmp/home")) if p.is_dir()]
-    return [f"file {p}" for f in folders for p in f.iterdir() if str(p) not in known]
+    folders = [p for p in (Path("/tmp"), Path("/dev/shm")) if p.is_dir()]
+    found = [p for f in folders for p in f.iterdir() if str(p) not in known]
+    # What is kept of runs, on purpose, and nothing else.
+    kept = re.compile(
+        r"/tmp/home/\.local/state/punch/runs/[^/]+/(events\.jsonl|live\.jsonl|run\.json)"
+    )
+    homes = (p for p in Path("/tmp/home").rglob("*") if not p.is_dir())
+    return [f"file {p}" for p in (*found, *homes) if not kept.fullmatch(str(p))]
 
 
 def _sockets(kept: set[str]) -> list[str]:

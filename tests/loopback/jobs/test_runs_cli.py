@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -58,17 +59,29 @@ def kept(root: Path, run: str, report: dict[str, object] | None = None) -> RunFo
     return folder
 
 
+def killed(root: Path, run: str) -> None:
+    """A run whose process has died without a word."""
+    if (pid := os.fork()) == 0:
+        try:
+            kept(root, run)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def test_runs(state: Path) -> None:
     kept(state, "20260101-a", REPORT)
     kept(state, "20260102-b", {**REPORT, "ok": False, "cost": None})
     kept(state, "20260103-c")
     (state / "20260104-d").mkdir()
     (state / "20260104-d/run.json").write_text("{")
+    killed(state, "20260105-e")
     done = punch("runs", TZ="UTC")
     assert (done.returncode, done.stderr) == (0, "")
     head, *lines = [line.split() for line in done.stdout.splitlines()]
     assert head == ["RUN", "TIME", "DURATION", "JOB", "STATUS", "NODES", "COST"]
     assert lines == [
+        ["20260105-e", "?", "?", "sort", "\\x1b[31m", "killed", "0", "?"],
         ["20260104-d", "?", "?", "?", "?", "0", "?"],
         ["20260103-c", "?", "?", "sort", "\\x1b[31m", "running", "0", "?"],
         *[
@@ -79,8 +92,9 @@ def test_runs(state: Path) -> None:
             )
         ],
     ]
-    told = json.loads(punch("runs", "--json", "-n", "2").stdout)
+    told = json.loads(punch("runs", "--json", "-n", "3").stdout)
     assert [(r["run"], r["status"]) for r in told["runs"]] == [
+        ("20260105-e", "killed"),
         ("20260104-d", "?"),
         ("20260103-c", "running"),
     ]
@@ -127,9 +141,17 @@ def test_logs_of_a_run_that_goes_on(state: Path) -> None:
 def test_clean(state: Path) -> None:
     kept(state, "20260101-a", REPORT)
     kept(state, "20260102-b", {**REPORT, "began": time.time()})
-    kept(state, "20260103-c")
+    running = kept(state, "20260103-c")
+    killed(state, "20260104-d")
     done = punch("clean", "--older", "1")
-    assert "removed 1 runs" in done.stderr
+    assert "removed 2 runs" in done.stderr
     assert sorted(p.name for p in state.iterdir()) == ["20260102-b", "20260103-c"]
     punch("clean")
     assert [p.name for p in state.iterdir()] == ["20260103-c"], "it still runs"
+    assert inspect_of("20260103-c").startswith("20260103-c runs")
+    running.end(REPORT)
+    assert inspect_of("20260103-c").startswith("20260103-c went well after 4.2 s")
+
+
+def inspect_of(run: str) -> str:
+    return punch("inspect", run).stdout

@@ -93,7 +93,11 @@ def test_what_is_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text:
 
 
 @pytest.mark.parametrize(
-    ("dollars", "text"), [(1234.5, "$1,234.50"), (0.00123, "$0.0012"), (0.0, "$0"), (0.05, "$0.05")]
+    ("dollars", "text"),
+    [
+        *((1234.5, "$1,234.50"), (0.00123, "$0.0012"), (0.0, "$0"), (0.05, "$0.05")),
+        (0.0000133334, "$0.000013"),
+    ],
 )
 def test_money(dollars: float, text: str) -> None:
     assert cost.money(dollars) == text

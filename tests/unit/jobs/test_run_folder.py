@@ -76,6 +76,7 @@ def test_no_report(root: Path, text: str) -> None:
 
 def test_a_full_disk_ends_no_run(root: Path) -> None:
     folder = RunFolder(root, "r1")
+    (folder.path / "events.jsonl").unlink()
     for name in ("events.jsonl", "run.json.new"):
         (folder.path / name).symlink_to("/dev/full")
     folder.record([Moment(1.0, "", "x")])

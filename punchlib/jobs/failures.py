@@ -1,0 +1,109 @@
+"""The failures of a run as its run.json has them, the first cause before those that follow from it.
+
+The order is that of `punchlib.jobs.report`, which has the nodes' results themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from punchlib.jobs.story import dicts, number
+from punchlib.node.protocol import Ended
+from punchlib.runtime import state
+from punchlib.runtime.markers import Marker
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A node that failed, or was stopped.
+
+    Attributes:
+        at: seconds since the run began.
+        how: as `Ended` has it.
+        cause: why, as the node says.
+        origin: the node whose failure it repeats; "" where it failed by itself.
+        parts: what each of its components said.
+        stderr: the end of it.
+    """
+
+    id: str
+    place: str
+    at: float
+    how: str
+    cause: str
+    origin: str = ""
+    parts: list[Marker] = field(default_factory=list)
+    stderr: str = ""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What went wrong.
+
+    Attributes:
+        message: the run's own error, its first line; "" where it has none.
+        detail: the rest of it.
+        next_step: what can be done about it.
+        first: the node on which the others depend, as far as can be told.
+        others: those that failed as well.
+        stopped: those that were stopped when the run was given up.
+    """
+
+    message: str = ""
+    detail: str = ""
+    next_step: str = ""
+    first: Failure | None = None
+    others: list[Failure] = field(default_factory=list)
+    stopped: list[Failure] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.message or self.first or self.stopped)
+
+
+def of(run: Mapping[str, Any]) -> Failures:
+    """Gathers them; what has not the form that we know is left out."""
+    bad = [n for n in dicts(run, "nodes") if n.get("ok") is False]
+    failed = sorted((n for n in bad if not n.get("stopped")), key=_rank)
+    found = [_failure(n) for n in failed]
+    told = run.get("error")
+    error = told if isinstance(told, Mapping) else {}
+    message, _, detail = str(error.get("message") or "").partition("\n")
+    return Failures(
+        message=message,
+        detail=detail,
+        next_step=str(error.get("next_step") or ""),
+        first=found[0] if found else None,
+        others=found[1:],
+        stopped=[_failure(n) for n in bad if n.get("stopped")],
+    )
+
+
+def _failure(node: Mapping[str, Any]) -> Failure:
+    return Failure(
+        id=str(node.get("id", "")),
+        place=str(node.get("place") or ""),
+        at=number(node.get("ended_s")),
+        how=str(node.get("how") or ""),
+        cause=str(node.get("cause") or ""),
+        origin=str(node.get("origin") or ""),
+        parts=[_part(p) for p in dicts(node, "failures")],
+        stderr=str(node.get("stderr_tail") or "").rstrip(),
+    )
+
+
+def _part(part: Mapping[str, Any]) -> Marker:
+    return Marker.from_json({"component": "", "reason": "", **part})
+
+
+def _rank(node: Mapping[str, Any]) -> tuple[int, int, float]:
+    ended = number(node.get("ended_s"))
+    if node.get("how") == Ended.LOST or node.get("returncode") is None:
+        return 0, 0, ended
+    if node.get("how") == Ended.CANCELLED:
+        return 3, 0, ended
+    own = [f for f in dicts(node, "failures") if f.get("kind") != state.STOPPED]
+    if own and str(own[0].get("component", "")).split(" ", 1)[0] == "pashlib":
+        return 2, int(own[0].get("kind") == state.REPORTED), ended
+    return 1, 0, ended

@@ -1,0 +1,70 @@
+"""The pictures of docs/report.md, from recorded runs.
+
+    python -m tests.support.report_pictures            draws them anew (`make pictures`)
+    python -m tests.support.report_pictures RUN OUT.png [WIDTH [light|dark|print [HEIGHT]]]
+
+RUN is one of those recorded, or a page.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from punchlib.jobs.report_page import render
+from punchlib.jobs.story import tell
+from tests.support.browser import Browser
+from tests.support.recorded_runs import load
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def page_of(run: str, folder: Path) -> Path:
+    """A recorded run's page, in a file."""
+    told, about = load(run)
+    file = folder / f"{run}.html"
+    file.write_text(render(about["job_id"], tell(told, about), about))
+    return file
+
+
+def draw(
+    page: Path, out: Path, width: int, look: str, height: int | None = None, around: str = ""
+) -> None:
+    """Writes a PNG of a page.
+
+    Args:
+        page: its file.
+        out: the PNG.
+        width: CSS pixels.
+        look: light, dark or print.
+        height: CSS pixels; None: all of it.
+        around: the id of an element above which half a picture is to be seen, not the page's head.
+    """
+    with Browser() as browser:
+        shown = browser.open(page, width)
+        scheme = "dark" if look == "dark" else "light"
+        shown.look(width, scheme=scheme, media="print" if look == "print" else "screen")
+        top = 0
+        if around and height:
+            place = f"document.getElementById('{around}').getBoundingClientRect().top + scrollY"
+            top = int(shown.evaluate(place)) - height // 2
+        out.write_bytes(shown.screenshot(height, top))
+
+
+def main(
+    run: str = "", out: str = "", width: str = "1100", look: str = "light", height: str = "0"
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        if not run:
+            folder = Path(scratch)
+            draw(page_of("sort", folder), DOCS / "report-4-nodes.png", 1152, "light", 1370)
+            wide = page_of("wide", folder)
+            draw(wide, DOCS / "report-83-nodes.png", 1152, "dark", 1160, around="h-flow")
+            return
+        page = Path(run) if Path(run).is_file() else page_of(run, Path(scratch))
+        draw(page, Path(out), int(width), look, int(height) or None)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
