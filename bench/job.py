@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from punchlib.jobs import run_folder, timeline
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import run_folder, timeline
+from punchlib.runs.timeline import Moment
 
 JOB = Path("examples/sort-width2")
 INPUT = "oneliners/inputs/1M.txt"

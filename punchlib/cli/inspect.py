@@ -12,8 +12,8 @@ from punchlib.aws.errors import translate
 from punchlib.cli.interrupt import interruptible
 from punchlib.config import Config
 from punchlib.errors import PunchError, RendezvousError, UsageError
-from punchlib.jobs import meeting_point, run_folder
-from punchlib.jobs.inspection import Inspection, item_of
+from punchlib.runs import meeting_point, run_folder
+from punchlib.runs.inspection import Inspection, item_of
 
 
 def inspect(

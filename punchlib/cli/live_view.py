@@ -11,8 +11,8 @@ from rich.markup import escape as markup_escape
 from rich.table import Table
 from rich.text import Text
 
-from punchlib.jobs.live import Board, NodeState, left
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.live import Board, NodeState, left
+from punchlib.runs.timeline import Moment
 
 #: A second, and rows at most: more would take more of a processor than it shows.
 REFRESHES, MOST_ROWS = 1, 20

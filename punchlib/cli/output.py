@@ -16,7 +16,7 @@ from rich.table import Table
 from punchlib.cli.live_view import LiveView
 from punchlib.errors import PunchError, escape
 from punchlib.jobs.events import JobEvent
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.timeline import Moment
 
 #: Rich honours NO_COLOR by itself.
 console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -12,10 +12,10 @@ import typer
 from punchlib.cli import output
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs import report as run_report
-from punchlib.jobs import report_page, run_folder, story, timeline
-from punchlib.jobs.critical_path import path_of
-from punchlib.jobs.timeline import Moment
-from punchlib.jobs.trace import trace as trace_of
+from punchlib.runs import report_page, run_folder, story, timeline
+from punchlib.runs.critical_path import path_of
+from punchlib.runs.timeline import Moment
+from punchlib.runs.trace import trace as trace_of
 
 _STDOUT = "-"
 

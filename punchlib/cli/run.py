@@ -17,19 +17,20 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import capacity, checks, cost, manifest, report, run_folder, storage
+from punchlib.jobs import capacity, checks, manifest, report, storage
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
-from punchlib.jobs.live import CloudWatchLogs, Follower, LogFiles, Logs
 from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
-from punchlib.jobs.run_folder import RunFolder
 from punchlib.jobs.runner import JobRunner, RunRequest
-from punchlib.jobs.timeline import Moment
 from punchlib.local import isolation
 from punchlib.node import ec2_handler
 from punchlib.node.protocol import check_knobs
+from punchlib.runs import cost, run_folder
+from punchlib.runs.live import CloudWatchLogs, Follower, LogFiles, Logs
+from punchlib.runs.run_folder import RunFolder
+from punchlib.runs.timeline import Moment
 from punchlib.runtime.handler_call import take_token
 
 

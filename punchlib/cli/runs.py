@@ -14,8 +14,8 @@ from rich.table import Table
 
 from punchlib.cli import output
 from punchlib.errors import UsageError, escape
-from punchlib.jobs import cost, run_folder, timeline
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import cost, run_folder, timeline
+from punchlib.runs.timeline import Moment
 
 RUN = Annotated[
     str, typer.Argument(help="A run's id, the beginning of it, or its folder; else the latest.")

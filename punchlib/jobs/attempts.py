@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import PunchError
-from punchlib.jobs import cost
-from punchlib.jobs.critical_path import critical_path, sentence
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.report import Report
-from punchlib.jobs.run_folder import RunFolder
 from punchlib.jobs.runner import JobRunner
+from punchlib.runs import cost
+from punchlib.runs.critical_path import critical_path, sentence
+from punchlib.runs.run_folder import RunFolder
 
 #: Seconds before the first repetition; each later one waits twice as long.
 FIRST_PAUSE = 1.0
@@ -34,7 +34,7 @@ class Keeping:
     Attributes:
         root: the folder of all runs.
         facts: of the job, beside the report.
-        prices: for what it costs (punchlib.jobs.cost).
+        prices: for what it costs (punchlib.runs.cost).
     """
 
     root: Path

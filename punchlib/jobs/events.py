@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.timeline import Moment
 
 Kind = Literal["step", "warning", "node-started", "node-ended", "node-failed"]
 

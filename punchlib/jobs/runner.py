@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.config import Config
-from punchlib.jobs import storage, timeline
+from punchlib.jobs import storage
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher, NodeLost
 from punchlib.jobs.lease import PATIENCE, Lease
@@ -27,6 +27,7 @@ from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Outcome, Report, failure, too_late
 from punchlib.net import s3_route
 from punchlib.node.protocol import PREFIX, Event, Result, Task
+from punchlib.runs import timeline
 from punchlib.runtime import commit
 
 #: Seconds that the other nodes get to end by themselves once one has failed.

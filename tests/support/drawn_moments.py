@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.timeline import Moment
 
 NODES = ["splitter", "worker1", "worker2", "mérgèr \"'<&>", "\x1b[31m"]
 EVENTS = [

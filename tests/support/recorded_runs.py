@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from punchlib.jobs import run_folder, timeline
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import run_folder, timeline
+from punchlib.runs.timeline import Moment
 from tests.support.jobgen import sort_job
 from tests.support.jobgen_draft import Draft
 from tests.support.jobgen_wide import bigrams

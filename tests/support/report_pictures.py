@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from punchlib.jobs.report_page import render
-from punchlib.jobs.story import tell
+from punchlib.runs.report_page import render
+from punchlib.runs.story import tell
 from tests.support.browser import Browser
 from tests.support.recorded_runs import load
 

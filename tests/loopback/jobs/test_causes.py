@@ -14,13 +14,14 @@ import pytest
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError
-from punchlib.jobs import cost, manifest, run_folder
+from punchlib.jobs import manifest
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from punchlib.node.protocol import Event, Result, script_key
+from punchlib.runs import cost, run_folder
 from tests.support.jobgen import sort_job
 from tests.support.jobtools import command, kill, lasting_job, processes, wait_until
 

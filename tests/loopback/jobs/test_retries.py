@@ -21,7 +21,7 @@ from punchlib.errors import (
     UsageError,
 )
 from punchlib.jobs import attempts as attempts_module
-from punchlib.jobs import cost, manifest, run_folder
+from punchlib.jobs import manifest
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink, JobEvent
 from punchlib.jobs.launch import Launcher, NodeLost
@@ -29,6 +29,7 @@ from punchlib.jobs.report import Outcome
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from punchlib.node.protocol import Event, Result, ScriptResult
+from punchlib.runs import cost, run_folder
 from punchlib.runtime import markers, pashlib, state
 from tests.support.jobgen import sort_job
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.jobs import run_folder
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import run_folder
+from punchlib.runs.timeline import Moment
 from tests.support.jobgen import sort_job
 from tests.support.texts import english
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from punchlib.cli.live_view import LiveView, size
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.timeline import Moment
 
 
 def drawn(width: int, height: int, nodes: int) -> list[str]:

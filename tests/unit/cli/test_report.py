@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from punchlib.cli import main
-from punchlib.jobs import report_page
+from punchlib.runs import report_page
 from tests.support.recorded_runs import unpack
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import UsageError
-from punchlib.jobs import timeline
-from punchlib.jobs.timeline import Moment
 from punchlib.names import shown
+from punchlib.runs import timeline
+from punchlib.runs.timeline import Moment
 
 EVENTS, LIVE, REPORT, ASK = "events.jsonl", "live.jsonl", "run.json", "ask"
 #: Runs that are kept; the oldest go first.

@@ -1,6 +1,6 @@
 """The page of a run as text: whole, escaped, and without anything from elsewhere.
 
-How it looks in a browser is tested in tests/loopback/jobs/test_report_page.py.
+How it looks in a browser is tested in tests/loopback/runs/test_report_page.py.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs.critical_path import path_of
-from punchlib.jobs.report_page import render, seconds, short, size, ticks
-from punchlib.jobs.story import tell
-from punchlib.jobs.timeline import Moment
-from punchlib.jobs.trace import trace
+from punchlib.runs.critical_path import path_of
+from punchlib.runs.report_page import render, seconds, short, size, ticks
+from punchlib.runs.story import tell
+from punchlib.runs.timeline import Moment
+from punchlib.runs.trace import trace
 from tests.support.drawn_moments import moments
 from tests.support.recorded_runs import RUNS, load
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[2J\u202e\x00é</style></svg>"
 _VOID = {"meta", "link", "br"}
 
-#: What a run.json may say of its price (punchlib.jobs.cost).
+#: What a run.json may say of its price (punchlib.runs.cost).
 COST = {
     "total": 0.000173,
     "detour": 0.0021,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import UsageError, escape
-from punchlib.jobs import run_folder
-from punchlib.jobs.live import Board
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import run_folder
+from punchlib.runs.live import Board
+from punchlib.runs.timeline import Moment
 
 #: Seconds for nodes to answer: they look every 3 s, and CloudWatch takes its time.
 HOME_PATIENCE, AWS_PATIENCE = 8.0, 20.0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs.dataflow import Graph, draw, natural
-from punchlib.jobs.story import End, NodeStory, Story, Stream, tell
+from punchlib.runs.dataflow import Graph, draw, natural
+from punchlib.runs.story import End, NodeStory, Story, Stream, tell
 from tests.support.recorded_runs import load
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from punchlib.errors import UsageError
-from punchlib.jobs import run_folder
-from punchlib.jobs.run_folder import RunFolder
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import run_folder
+from punchlib.runs.run_folder import RunFolder
+from punchlib.runs.timeline import Moment
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import UsageError
-from punchlib.jobs.timeline import Moment
 from punchlib.names import shown
+from punchlib.runs.timeline import Moment
 
 #: Names a file with other prices.
 PRICES = "PUNCH_PRICES"
@@ -100,7 +100,7 @@ def load_prices() -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or names a price that we do not know.
     """
-    text = resources.files("punchlib.jobs").joinpath("prices.toml").read_text(encoding="utf-8")
+    text = resources.files("punchlib.runs").joinpath("prices.toml").read_text(encoding="utf-8")
     prices = tomllib.loads(text)
     file = os.environ.get(PRICES, "")
     if not file:

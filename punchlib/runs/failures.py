@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchlib.jobs.story import dicts, number
 from punchlib.node.protocol import Ended
+from punchlib.runs.story import dicts, number
 from punchlib.runtime import state
 from punchlib.runtime.markers import Marker
 

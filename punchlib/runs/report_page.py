@@ -15,12 +15,12 @@ from pathlib import PurePath
 from typing import Any
 
 from punchlib.errors import UsageError, escape
-from punchlib.jobs import dataflow, failures, phases
-from punchlib.jobs.cost import money
-from punchlib.jobs.critical_path import Segment, path_of, sentence, shares
-from punchlib.jobs.dataflow import Arrow, Box, Graph, natural
-from punchlib.jobs.phases import Phase
-from punchlib.jobs.story import End, NodeStory, Story, dicts, number
+from punchlib.runs import dataflow, failures, phases
+from punchlib.runs.cost import money
+from punchlib.runs.critical_path import Segment, path_of, sentence, shares
+from punchlib.runs.dataflow import Arrow, Box, Graph, natural
+from punchlib.runs.phases import Phase
+from punchlib.runs.story import End, NodeStory, Story, dicts, number
 
 #: Ends of streams up to which the timeline shows each at once.
 _OPEN = 24
@@ -58,7 +58,7 @@ def _template() -> Any:
             next_step="pip install 'punchlib[report]'; --trace - does without it",
         ) from error
     env = jinja2.Environment(
-        loader=jinja2.PackageLoader("punchlib.jobs", "templates"),
+        loader=jinja2.PackageLoader("punchlib.runs", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

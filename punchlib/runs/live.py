@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from punchlib.errors import escape
-from punchlib.jobs.timeline import Moment, moments
+from punchlib.runs.timeline import Moment, moments
 
 #: Seconds between two looks into logs at home, and into CloudWatch, which is asked for money.
 HOME_PAUSE, CLOUDWATCH_PAUSE = 0.5, 3.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from punchlib.errors import UsageError
-from punchlib.jobs import cost
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import cost
+from punchlib.runs.timeline import Moment
 
 GB = 1 << 30
 KEY = {"punch.key": "k", "punch.direction": "send"}

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from punchlib.jobs.story import Story, Stream
+from punchlib.runs.story import Story, Stream
 
 #: Nodes up to which each has room for its details, and each arrow for its label.
 ROOMY = 16

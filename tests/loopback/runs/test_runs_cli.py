@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.jobs.run_folder import RunFolder
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.run_folder import RunFolder
+from punchlib.runs.timeline import Moment
 
 PUNCH = [sys.executable, "-m", "punchlib.cli.main"]
 TEXT = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from punchlib.jobs.story import End, NodeStory
+from punchlib.runs.story import End, NodeStory
 
 
 @dataclass(frozen=True)

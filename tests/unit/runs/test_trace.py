@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from punchlib.jobs.critical_path import path_of
-from punchlib.jobs.story import tell
-from punchlib.jobs.trace import trace
+from punchlib.runs.critical_path import path_of
+from punchlib.runs.story import tell
+from punchlib.runs.trace import trace
 from tests.support.recorded_runs import RUNS, load
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs import timeline
-from punchlib.jobs.timeline import Moment
 from punchlib.node.protocol import Clock
+from punchlib.runs import timeline
+from punchlib.runs.timeline import Moment
 
 SECONDS = st.floats(0, 1000)
 

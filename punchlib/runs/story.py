@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.timeline import Moment
 
 #: Event -> what it is called in `NodeStory.times`.
 _NODE_TIMES = {

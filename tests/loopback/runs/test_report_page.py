@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.jobs import run_folder
-from punchlib.jobs.critical_path import Kind, path_of
-from punchlib.jobs.report_page import render
-from punchlib.jobs.story import tell
+from punchlib.runs import run_folder
+from punchlib.runs.critical_path import Kind, path_of
+from punchlib.runs.report_page import render
+from punchlib.runs.story import tell
 from tests.support.browser import Browser, Page, program
 from tests.support.jobgen import sort_job
 from tests.support.recorded_runs import load, record

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from punchlib.errors import escape
-from punchlib.jobs.story import End, NodeStory, Story, tell
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.story import End, NodeStory, Story, tell
+from punchlib.runs.timeline import Moment
 
 #: Share of the time from which on one wait is a run's story; below it, its sort is told.
 _TELLING = 0.25

@@ -17,8 +17,8 @@ from punchlib.config import Config
 from punchlib.core.candidates import Candidate, CandidateType, TransportAddress
 from punchlib.core.records import Filtering, Mapping, Nat, Record, Withdrawal
 from punchlib.errors import Cause
-from punchlib.jobs import meeting_point, run_folder
 from punchlib.local.cloud import LocalCloud
+from punchlib.runs import meeting_point, run_folder
 from tests.support.jobgen import sort_job
 from tests.support.jobtools import lasting_job, wait_until
 

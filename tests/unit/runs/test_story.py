@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs.story import tell
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.story import tell
+from punchlib.runs.timeline import Moment
 from tests.support.recorded_runs import load
 
 json_values = st.recursive(

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs import phases
-from punchlib.jobs.story import End, NodeStory, tell
+from punchlib.runs import phases
+from punchlib.runs.story import End, NodeStory, tell
 from tests.support.recorded_runs import load
 
 MARKS = ["asked", "invoked", "fetched", "began", "stopped", "ended", "back"]

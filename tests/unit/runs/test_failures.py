@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from punchlib.jobs import failures
+from punchlib.runs import failures
 from tests.support.recorded_runs import load
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from punchlib.errors import escape
-from punchlib.jobs import phases
-from punchlib.jobs.critical_path import Segment
-from punchlib.jobs.phases import Phase
-from punchlib.jobs.story import End, Story
+from punchlib.runs import phases
+from punchlib.runs.critical_path import Segment
+from punchlib.runs.phases import Phase
+from punchlib.runs.story import End, Story
 
 _RUN = 1
 

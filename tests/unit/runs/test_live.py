@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.jobs import live
-from punchlib.jobs.live import Board, Follower, LogFiles
-from punchlib.jobs.timeline import Moment
+from punchlib.runs import live
+from punchlib.runs.live import Board, Follower, LogFiles
+from punchlib.runs.timeline import Moment
 
 END: dict[str, object] = {"punch.key": "k", "punch.direction": "send"}
 

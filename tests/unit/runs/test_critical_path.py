@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punchlib.jobs.critical_path import Kind, Segment, critical_path, sentence
-from punchlib.jobs.timeline import Moment
+from punchlib.runs.critical_path import Kind, Segment, critical_path, sentence
+from punchlib.runs.timeline import Moment
 from tests.support.drawn_moments import EVENTS, moments
 from tests.support.recorded_runs import RUNS, load
 
