@@ -20,6 +20,7 @@ from punchlib.cli import (
     report,
     run,
     runs,
+    warm,
 )
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
@@ -49,6 +50,7 @@ app.command("run")(run.run)
 app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
 app.command("inspect")(inspect.inspect)
+app.command("warm")(warm.warm)
 app.command("clean")(runs.clean)
 app.command("report")(report.report)
 app.command("deploy")(deploy.deploy)

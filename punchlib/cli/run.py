@@ -17,7 +17,7 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import capacity, checks, manifest, report, storage
+from punchlib.jobs import capacity, checks, manifest, report, storage, warming
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
@@ -55,6 +55,9 @@ def run(
             metavar="N", help="Run again, N times at most, what fails for a reason that may pass."
         ),
     ] = 1,
+    prewarm: Annotated[
+        bool, typer.Option("--prewarm", help="Start all workers before the job (punch warm).")
+    ] = False,
     env: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A PUNCH_… knob for all nodes. Repeatable."),
@@ -118,8 +121,9 @@ def run(
                     s3 = client("s3", config)
                     storage.check_bucket(s3, config.bucket or "")
                     if not local:
-                        wide = list(places.values()).count("lambda")
-                        capacity.check(client("lambda", config), function, wide)
+                        _check_width(
+                            function, list(places.values()).count("lambda"), events, prewarm
+                        )
 
                     def make(events: EventSink) -> JobRunner:
                         return JobRunner(job, request, launchers, s3, config, events)
@@ -141,6 +145,17 @@ def run(
         raise
     if json and attempts.runner:
         output.data(attempts.runner.report.to_json())
+
+
+def _check_width(function: str, workers: int, events: EventSink, prewarm: bool) -> None:
+    """Refuses what can never run at once; starts the workers first where that is wanted."""
+    if not workers:
+        return
+    launcher = LambdaLauncher(function, _config(), workers)
+    capacity.check(launcher.client, function, workers)
+    if prewarm:
+        found = warming.warm(launcher.probe, workers)
+        events.tell("warning" if found.lost else "step", found.sentence())
 
 
 def _failed(attempts: Attempts | None, error: PunchError) -> dict[str, object]:

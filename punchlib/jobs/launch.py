@@ -81,12 +81,15 @@ class LambdaLauncher:
         function: its name.
         config: region and endpoint.
         nodes: how many invocations run at once.
+
+    Attributes:
+        client: boto3's.
     """
 
     def __init__(self, function: str, config: Config, nodes: int) -> None:
         self._function = function
         # A second attempt would run the script twice, so botocore makes none.
-        self._lambda = client(
+        self.client = client(
             "lambda",
             config,
             read_timeout=READ_TIMEOUT,
@@ -108,7 +111,7 @@ class LambdaLauncher:
         pause = 0.2
         while True:
             try:
-                answer = self._lambda.invoke(
+                answer = self.client.invoke(
                     FunctionName=self._function,
                     InvocationType="RequestResponse",
                     Payload=json.dumps(event),

@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -77,7 +75,7 @@ class LocalCloud:
         if root is None:
             root = scratch.name("punch-local")
             self._exit.callback(os.close, scratch.make(root))
-            self._exit.callback(_remove, root)
+            self._exit.callback(scratch.remove, root)
         self._root = root
         aws = socket.create_server((STUN_HOSTS[0], 0), backlog=1024)
         stun = _stun_sockets()
@@ -183,16 +181,6 @@ def _listen_abstract(name: str) -> socket.socket:
     listener.bind(f"\0{name}")
     listener.listen(128)
     return listener
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder into which dying processes may still write for a moment."""
-    for _ in range(40):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.05)
-    raise PunchError(f"cannot remove {folder}", next_step="look who still uses it, and remove it")
 
 
 @contextlib.contextmanager

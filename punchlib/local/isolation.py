@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -64,7 +63,7 @@ def enter() -> Path:
         why = pipe.read().decode(errors="replace")
     _, status = os.waitpid(janitor, 0)
     if os.WIFSIGNALED(status):
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.remove(folder)
     if why:
         raise UsageError(
             f"{why}: without namespaces the nodes cannot have a network and a /tmp of their own",
@@ -107,7 +106,7 @@ def _keep(punch: int, folder: Path, refuse: int) -> None:
     if ended not in dict(poll.poll()):
         os.kill(run, signal.SIGKILL)  # `punch` was killed
     _, status = os.waitpid(run, 0)  # it has ended when all of its processes have
-    shutil.rmtree(folder, ignore_errors=True)
+    scratch.remove(folder)
     os._exit(_code(status))
 
 

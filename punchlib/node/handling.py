@@ -78,12 +78,12 @@ def run_event(
     return Result(tuple(results), cold, tuple(events.kept), clock)
 
 
-def answer_probe(probe: Probe, config: Config) -> dict[str, Any]:
+def answer_probe(probe: Probe, config: Config, *, cold: bool = False) -> dict[str, Any]:
     """What this node has to say to a probe; its code is imported when one comes, and not before."""
     from punchlib.node import probe as probes
 
     log(f"[lambda-function.py] probe: {probe.kind}")
-    return probes.answer(probe, config)
+    return probes.answer(probe, config, cold=cold)
 
 
 def _ourselves() -> dict[str, str | int]:

@@ -38,7 +38,7 @@ class _Worker:
     def handle(self, data: Mapping[str, Any], context: Any) -> dict[str, Any]:
         cold, self._cold = self._cold, False
         if probe := Probe.from_json(data):
-            return answer_probe(probe, Config.from_env())
+            return answer_probe(probe, Config.from_env(), cold=cold)
         event = Event.from_json(data)
         if not self._is_first(event, context.aws_request_id):
             log(f"[JOB:{event.job_id}] [lambda-function.py] this event was delivered before")

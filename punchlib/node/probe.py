@@ -4,11 +4,13 @@ Such an event starts no script:
 
     {"probe": "doctor"}
     {"probe": "ping", "key": KEY, "job_id": ID, "job_key": HEX, "count": N}
+    {"probe": "warm", "seconds": S}
 
 and the answer says which punchlib gave it:
 
     {"v": 1, "probe": "doctor", "version": "0.1.0", "findings": […]}
     {"v": 1, "probe": "ping", "version": "0.1.0", "attempts": […]}
+    {"v": 1, "probe": "warm", "version": "0.1.0", "cold": true}
 
 A node of a release without probes refuses the event: it names no scripts.
 """
@@ -19,6 +21,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -39,16 +42,21 @@ from punchlib.node.protocol import VERSION
 _T = TypeVar("_T")
 
 
-def answer(probe: Probe, config: Config) -> dict[str, Any]:
+def answer(probe: Probe, config: Config, *, cold: bool = False) -> dict[str, Any]:
     """Does what a probe asks for, on this node.
 
     Args:
         probe: checked.
         config: the node's own.
+        cold: this is a worker's first event.
     """
     said: dict[str, Any] = {"v": VERSION, "probe": probe.kind, "version": punchlib.__version__}
     if probe.kind == "doctor":
         said["findings"] = [f.to_json() for f in examine(config, node=True)]
+        return said
+    if probe.kind == "warm":
+        time.sleep(probe.seconds)
+        said["cold"] = cold
         return said
     config = replace(config, job_id=probe.job_id, job_key=bytes.fromhex(probe.job_key))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -129,6 +137,8 @@ def read(data: object) -> dict[str, Any]:
         said = {**data, "version": str(data["version"])}
         if "findings" in data:
             said["findings"] = [Finding.from_json(f) for f in data["findings"]]
+        elif "cold" in data:
+            said["cold"] = bool(data["cold"])
         elif "attempts" in data:
             said["attempts"] = [dict(a) for a in data["attempts"]]
         else:

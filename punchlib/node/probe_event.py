@@ -1,4 +1,4 @@
-"""The event that asks a node how it is, or to be pinged; `node/probe.py` answers it."""
+"""The event that asks a node how it is, to be pinged, or to be warm; `node/probe.py` answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from punchlib.errors import UsageError
 from punchlib.names import check_name, check_text, shown
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
-PROBES = ("doctor", "ping")
+PROBES = ("doctor", "ping", "warm")
 #: Connections of one ping.
 MOST_PINGS = 1000
+#: Seconds for which a worker may be held.
+MOST_HELD = 60.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Probe:
         kind: one of `PROBES`.
         key, job_id, job_key: of a ping; the secret is never shown.
         count: how many connections a ping makes at the most.
+        seconds: for which a worker that is to be warm is held, so that others go to other workers.
     """
 
     kind: str
@@ -31,12 +34,15 @@ class Probe:
     job_id: str = ""
     job_key: str = field(default="", repr=False)
     count: int = 1
+    seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"probe": self.kind}
         if self.kind == "ping":
             out |= {"key": self.key, "job_id": self.job_id, "job_key": self.job_key}
             out["count"] = self.count
+        if self.kind == "warm":
+            out["seconds"] = self.seconds
         return out
 
     @classmethod
@@ -59,6 +65,11 @@ class Probe:
             )
         if kind == "doctor":
             return cls(kind)
+        if kind == "warm":
+            seconds = data.get("seconds", 0.0)
+            if type(seconds) not in (int, float) or not 0 <= seconds <= MOST_HELD:
+                raise UsageError(f"the probe's `seconds` is no number from 0 to {MOST_HELD:g}")
+            return cls(kind, seconds=float(seconds))
         key, count = data.get("key"), data.get("count", 1)
         job_id, job_key = data.get("job_id") or "", data.get("job_key") or ""
         if not isinstance(key, str) or not key:

@@ -11,10 +11,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _LOCKED = ".locked"
+#: Tries to remove one, and seconds between them.
+_TRIES, _PAUSE = 100, 0.05
 
 
 @contextlib.contextmanager
@@ -56,6 +59,18 @@ def make(path: Path) -> int:
             if path.exists():
                 return lock
             os.close(lock)
+
+
+def remove(path: Path) -> None:
+    """Removes a folder into which dying processes may still write for a moment.
+
+    What cannot be removed is left to the next of its kind.
+    """
+    for _ in range(_TRIES):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(_PAUSE)
 
 
 def unused(folder: Path) -> list[Path]:

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/ping.py": "loopback/doctor/test_commands.py",
     "cli/runs.py": "loopback/runs/test_runs_cli.py",
+    "cli/warm.py": "loopback/jobs/test_warming.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
     # Numbers only; those who use them are tested with them.
     "core/events.py": "unit/core/test_agreement_alone.py",

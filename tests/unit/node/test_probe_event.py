@@ -46,3 +46,11 @@ def test_a_probe_with_a_fault_is_refused(event: object, message: str) -> None:
 
 def test_a_probes_secret_is_not_shown() -> None:
     assert "ab12" not in repr(Probe("ping", "k", "job", "ab12"))
+
+
+@pytest.mark.parametrize("seconds", [-1, 61, "1", True, None])
+def test_how_long_a_worker_is_held(seconds: object) -> None:
+    with pytest.raises(UsageError, match="seconds"):
+        Probe.from_json({"probe": "warm", "seconds": seconds})
+    probe = Probe("warm", seconds=2.5)
+    assert Probe.from_json(probe.to_json()) == probe
