@@ -28,7 +28,8 @@ from punchlib.local import isolation
 from punchlib.node import ec2_handler
 from punchlib.node.protocol import check_knobs
 from punchlib.runs import cost, run_folder
-from punchlib.runs.live import CloudWatchLogs, Follower, LogFiles, Logs
+from punchlib.runs.live import Follower
+from punchlib.runs.log_sources import CloudWatchLogs, LogFiles, Logs
 from punchlib.runs.run_folder import RunFolder
 from punchlib.runs.timeline import Moment
 from punchlib.runtime.handler_call import take_token
@@ -227,7 +228,7 @@ class _Watching:
         group = f"/aws/lambda/{self.function}"
         wanted = self.follow_logs or self.progress.is_live
         # CloudWatch is asked for money: only for who looks.
-        return CloudWatchLogs(_logs_client, group, job, began, lambda: wanted or asked())
+        return CloudWatchLogs(_logs_client, group, job, began, wanted=lambda: wanted or asked())
 
 
 def _logs_client() -> Any:

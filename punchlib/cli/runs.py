@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from punchlib.aws.clients import client
 from punchlib.cli import output
-from punchlib.errors import UsageError, escape
+from punchlib.config import Config
+from punchlib.errors import StorageError, UsageError, escape
+from punchlib.names import shown
 from punchlib.runs import cost, run_folder, timeline
+from punchlib.runs.log_sources import CloudWatchLogs
 from punchlib.runs.timeline import Moment
 
 RUN = Annotated[
@@ -57,8 +61,18 @@ def logs(
     ] = None,
     events: Annotated[bool, typer.Option("--events", help="Every event, not only text.")] = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the run ends.")] = False,
+    aws: Annotated[
+        bool, typer.Option("--aws", help="All that its workers wrote, from CloudWatch.")
+    ] = False,
 ) -> None:
-    """Shows what the nodes of a run wrote and what the runner saw, by time."""
+    """Shows what the nodes of a run wrote and what the runner saw, by time.
+
+    What is kept here of each node is the last 64 KiB of what its script wrote; CloudWatch has all
+    of it, and of runs of other machines too where their whole id is given.
+    """
+    if aws:
+        _from_cloudwatch(run)
+        return
     folder = run_folder.find(run)
     known = {m.node for m in run_folder.load_moments(folder)}
     for name in node or ():
@@ -80,6 +94,40 @@ def logs(
         if ended or not follow:
             return
         time.sleep(0.5)
+
+
+def _from_cloudwatch(run: str) -> None:
+    """All lines of a run's workers, by time.
+
+    Raises:
+        UsageError: the run is not known, and it is no whole id.
+        StorageError: CloudWatch has nothing of it, or refuses.
+    """
+    try:
+        folder = run_folder.find(run)
+        name, report = folder.name, run_folder.load_report(folder)
+    except UsageError:
+        name, report = run, {}
+    try:
+        began = datetime.strptime(name.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise UsageError(
+            f"{shown(name)} is no run's id", next_step="punch runs lists those of this machine"
+        ) from None
+    start = began.timestamp() - 1
+    ended = start + float(report["elapsed_s"]) + 60 if "elapsed_s" in report else None
+    config = Config.from_env()
+    group = f"/aws/lambda/{config.function}"
+    logs = CloudWatchLogs(lambda: client("logs", config), group, name, start, ended)
+    lines = logs.read()
+    if not [line for line in lines if line.at is not None]:
+        why = lines[0].text if lines else f"{group} has no line of the run {name}"
+        raise StorageError(
+            why, next_step="check PUNCH_FUNCTION, AWS_REGION and logs:FilterLogEvents"
+        )
+    for line in sorted(lines, key=lambda each: each.at or 0.0):
+        sys.stdout.write(f"{(line.at or start) - start:8.3f} s  {escape(line.text)}\n")
+    sys.stdout.flush()
 
 
 def clean(

@@ -11,118 +11,14 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from punchlib.errors import escape
+from punchlib.runs.log_sources import Logs
 from punchlib.runs.timeline import Moment, moments
 
-#: Seconds between two looks into logs at home, and into CloudWatch, which is asked for money.
-HOME_PAUSE, CLOUDWATCH_PAUSE = 0.5, 3.0
 #: Seconds for which a rate counts after its last word: one comes each second while bytes move.
 RECENT = 3.0
-#: Bytes of a look into one file.
-_MOST = 4 << 20
-
-
-class Logs(Protocol):
-    """Where nodes' logs are.
-
-    Attributes:
-        pause: seconds between two looks.
-    """
-
-    pause: float
-
-    def read(self) -> list[str]:
-        """The lines that have come since the last look."""
-        ...
-
-
-class LogFiles:
-    """The logs of the local cloud: files that come and go.
-
-    Args:
-        root: the folder below which they are.
-        patterns: which of its files they are.
-    """
-
-    pause = HOME_PAUSE
-
-    def __init__(self, root: Path, patterns: tuple[str, ...]) -> None:
-        self._root = root
-        self._patterns = patterns
-        self._read: dict[Path, int] = {}
-
-    def read(self) -> list[str]:
-        lines: list[str] = []
-        for pattern in self._patterns:
-            for path in self._root.glob(pattern):
-                lines += self._new(path)
-        return lines
-
-    def _new(self, path: Path) -> list[str]:
-        at = self._read.get(path, 0)
-        try:
-            with path.open("rb") as file:
-                file.seek(at)
-                data = file.read(_MOST)
-        except OSError:
-            return []  # its node has just ended
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read[path] = at + len(whole)
-        return whole.decode(errors="replace").splitlines()
-
-
-class CloudWatchLogs:
-    """The function's log group on AWS.
-
-    Args:
-        make: makes a CloudWatch Logs client, when it is first wanted.
-        group: the log group.
-        job: the job's id; its lines alone are wanted.
-        began: when the run began, in seconds since 1970.
-        wanted: does anybody look?
-    """
-
-    pause = CLOUDWATCH_PAUSE
-
-    def __init__(
-        self,
-        make: Callable[[], Any],
-        group: str,
-        job: str,
-        began: float,
-        wanted: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self._make = make
-        self._logs: Any = None
-        self._wanted = wanted
-        self._request = {"logGroupName": group, "filterPattern": f'"{job}"'}
-        self._since = int(began * 1000) - 60_000
-        self._seen: set[str] = set()
-
-    def read(self) -> list[str]:
-        """As `Logs.read`; what CloudWatch refuses is nothing new."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        lines: list[str] = []
-        if not self._wanted():
-            return lines
-        self._logs = self._logs or self._make()
-        request = {**self._request, "startTime": self._since}
-        try:
-            while True:
-                answer = self._logs.filter_log_events(**request)
-                for event in answer.get("events", ()):
-                    if event["eventId"] not in self._seen:
-                        self._seen.add(event["eventId"])
-                        lines.append(str(event["message"]).rstrip("\n"))
-                if not (token := answer.get("nextToken")):
-                    return lines
-                request["nextToken"] = token
-        except (BotoCoreError, ClientError):
-            return lines
 
 
 @dataclass
@@ -286,15 +182,16 @@ class Follower:
     def _look(self) -> None:
         self._also()
         for line in self._logs.read():
-            event = _event(line)
+            event = event_of(line.text)
             if event:
                 for moment in moments([event], self._began, 0.0):
                     self._take(moment)
             elif self._say:
-                self._say(escape(line))
+                self._say(escape(line.text))
 
 
-def _event(line: str) -> dict[str, Any] | None:
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line of a node's log is; None for one of text."""
     if not line.startswith('{"v"'):
         return None
     try:

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "core/events.py": "unit/core/test_agreement_alone.py",
     "core/peer_place.py": "unit/core/test_agreement_alone.py",
     "core/timing.py": "loopback/stream/test_whole.py",
+    "runs/log_sources.py": "loopback/runs/test_cloudwatch.py",
     "runs/inspection.py": "loopback/runs/test_inspect.py",
     "runs/meeting_point.py": "loopback/runs/test_inspect.py",
     "jobs/attempts.py": "loopback/jobs/test_retries.py",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from punchlib.runs import live
-from punchlib.runs.live import Board, Follower, LogFiles
+from punchlib.runs.live import Board, Follower
+from punchlib.runs.log_sources import LogFiles
 from punchlib.runs.timeline import Moment
 
 END: dict[str, object] = {"punch.key": "k", "punch.direction": "send"}
@@ -71,11 +72,11 @@ def test_logs_are_read_as_they_grow(tmp_path: Path) -> None:
     assert logs.read() == []
     (tmp_path / "a.log").write_text("one\ntw")
     (tmp_path / "lambda/x").write_text("three\n")
-    assert logs.read() == ["one", "three"]
+    assert [line.text for line in logs.read()] == ["one", "three"]
     with (tmp_path / "a.log").open("a") as file:
         file.write("o\n")
     (tmp_path / "lambda/x").unlink()
-    assert logs.read() == ["two"]
+    assert [line.text for line in logs.read()] == ["two"]
     assert logs.read() == []
 
 
