@@ -11,6 +11,7 @@ from rich.markup import escape as markup_escape
 from rich.table import Table
 from rich.text import Text
 
+from punchlib.runs.dataflow import natural
 from punchlib.runs.live import Board, NodeState, left
 from punchlib.runs.timeline import Moment
 
@@ -49,7 +50,7 @@ class LiveView:
             console=console,
             refresh_per_second=REFRESHES,
             transient=True,
-            get_renderable=self.render,
+            get_renderable=lambda: self.render(time.monotonic() - self._began),
         )
 
     def start(self) -> None:
@@ -64,9 +65,12 @@ class LiveView:
         """Takes note of what has happened."""
         self._board.take(moment)
 
-    def render(self) -> RenderableType:
-        """What is to be seen now, as large as the terminal has room for."""
-        now = time.monotonic() - self._began
+    def render(self, now: float) -> RenderableType:
+        """What is to be seen, as large as the terminal has room for.
+
+        Args:
+            now: seconds since the run began.
+        """
         nodes = list(self._board.nodes.items())
         width, rows = self._console.width, min(max(3, self._console.height - 6), MOST_ROWS)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -74,7 +78,7 @@ class LiveView:
         for name in columns:
             right = name in ("MOVED", "RATE")
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
-        nodes.sort(key=lambda pair: (_ORDER.get(pair[1].state, 9), pair[0]))
+        nodes.sort(key=lambda pair: (_ORDER.get(pair[1].state, 9), natural(pair[0])))
         for name, node in nodes[:rows]:
             cells = _cells(name, node, now)
             table.add_row(*(cells[column] for column in columns))

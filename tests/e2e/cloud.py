@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import random
 import subprocess
@@ -37,6 +38,7 @@ class Cloud:
                 k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PUNCH_", "PASH_"))
             },
             **env,
+            "XDG_STATE_HOME": str(folder / "state"),
         }
         self._bucket = env["AWS_BUCKET"]
         session = boto3.session.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
@@ -61,15 +63,32 @@ class Cloud:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def start(self, job: Path, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a job."""
+        """Starts a job; it runs once, where nothing else is asked for."""
+        once = [] if "--retries" in arguments else ["--retries", "0"]
         return subprocess.Popen(
-            [PUNCH, "run", str(job), *arguments],
+            [PUNCH, "run", str(job), *once, *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def told(self) -> dict[str, str]:
+        """What else says how the latest run went: `punch inspect`, `logs`, `report`."""
+        commands = {"inspect": [], "logs": [], "report": ["-o", "-"]}
+        return {
+            name: html.unescape(
+                subprocess.run(
+                    [PUNCH, name, *options],
+                    env=self._environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+            )
+            for name, options in commands.items()
+        }
 
     def job(self, name: str = "job", /, **scripts: str) -> Path:
         """A job of its own: one script for each keyword."""

@@ -20,7 +20,7 @@ def drawn(width: int, height: int, nodes: int) -> list[str]:
         if number % 2:
             view.take(Moment(2.0, node, "run.node_ended"))
     with console.capture() as captured:
-        console.print(view.render())
+        console.print(view.render(2.5))
     plain = Console(file=io.StringIO(), width=width, height=height, no_color=True)
     assert plain.width == width
     return captured.get().splitlines()
@@ -36,7 +36,7 @@ def test_it_fits(width: int, nodes: int) -> None:
 
 def test_what_it_says() -> None:
     text = "\n".join(drawn(200, 24, 4))
-    for said in ("WAITS FOR", "its worker", "2 starting", "2 ok", "about 10 s left"):
+    for said in ("WAITS FOR", "its worker", "2 starting", "2 ok", "about 8 s left"):
         assert said in text
     assert "79 more" not in text
     assert "65 more" in "\n".join(drawn(200, 24, 83))
