@@ -40,11 +40,15 @@ class Raising:
         self._before = {n: _signal.signal(n, self._stop) for n in self._numbers}
         self._before[_signal.SIGALRM] = _signal.signal(_signal.SIGALRM, self._again)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         sys.unraisablehook = self._usual_hook
         for number, handler in self._before.items():
             _signal.signal(number, handler)
+        # What is written in C may turn an exception that it does not expect into one of its own.
+        # (Seen: a TypeError out of an import.) And what fails after a signal does so because of it.
+        if self._raised is not None and isinstance(error, Exception):
+            raise self._raised
 
     def _stop(self, number: int, _: object) -> None:
         for each in self._numbers:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import stun as pystun
 
@@ -54,6 +55,10 @@ class PunchPort:
             if sock is not None:
                 sock.close()
         self.keeper = self.anchor = None
+
+
+#: Who was asked, what it said, and the connection.
+Answer: TypeAlias = tuple[TransportAddress, stun.BindingResponse, socket.socket]
 
 
 class StunUnreachableError(Exception):
@@ -132,7 +137,7 @@ class StunClient:
         self, port: int, failures: list[str]
     ) -> tuple[TransportAddress, socket.socket]:
         """Asks one server after the other, each with a head start over the next."""
-        running: dict[asyncio.Task[tuple[stun.BindingResponse, socket.socket]], int] = {}
+        running: dict[asyncio.Task[Answer], int] = {}
         order = [(self._preferred + n) % len(self.servers) for n in range(len(self.servers))]
         try:
             while order or running:
@@ -147,21 +152,23 @@ class StunClient:
                 for task in done:
                     n = running.pop(task)
                     try:
-                        response, keeper = task.result()
+                        asked, response, keeper = task.result()
                     except (OSError, stun.StunError, EOFError) as exc:
                         failures.append(f"{_name(self.servers[n])} over TCP: {exc}")
                         continue
                     self._preferred = n
-                    self._observe(port, keeper, response)
+                    self._observe(asked, keeper, response)
                     return response.mapped, keeper
         finally:
             await _reap(list(running))
         # Nothing over TCP: UDP may still tell.
         raise TimeoutError
 
-    def _observe(self, port: int, keeper: socket.socket, response: stun.BindingResponse) -> None:
+    def _observe(
+        self, asked: TransportAddress, keeper: socket.socket, response: stun.BindingResponse
+    ) -> None:
+        # The server may have closed the connection since: it no longer says whose it was.
         if self._observer is None:
-            asked = TransportAddress(*keeper.getpeername()[:2])
             local = TransportAddress(*keeper.getsockname()[:2])
             others = [s for n, s in enumerate(self.servers) if n != self._preferred]
             self._observer = NatObserver(
@@ -186,7 +193,7 @@ class StunClient:
                     port.anchor = sockets.punching_socket(port.local.port)
                 port.keeper.close()
                 async with asyncio.timeout(KEEP_PAUSE):
-                    response, port.keeper = await self._ask_tcp(server, port.local.port)
+                    _, response, port.keeper = await self._ask_tcp(server, port.local.port)
             except (OSError, stun.StunError, EOFError, TimeoutError):
                 await asyncio.sleep(KEEP_PAUSE)
                 continue
@@ -206,15 +213,13 @@ class StunClient:
         if self._observer is not None:
             await self._observer.close()
 
-    async def _ask_tcp(
-        self, server: tuple[str, int], port: int
-    ) -> tuple[stun.BindingResponse, socket.socket]:
+    async def _ask_tcp(self, server: tuple[str, int], port: int) -> Answer:
         address = await self._resolve(server)
         response, keeper = await tcp_binding(address, port)
         if not believable(response.mapped, address):
             keeper.close()
             raise stun.StunError(_lie(response.mapped))
-        return response, keeper
+        return address, response, keeper
 
     async def _resolve(self, *servers: tuple[str, int]) -> TransportAddress:
         """The address of a server.
@@ -286,9 +291,9 @@ def _ask_udp(sock: socket.socket, address: TransportAddress) -> TransportAddress
     return None
 
 
-async def _reap(tasks: list[asyncio.Task[tuple[stun.BindingResponse, socket.socket]]]) -> None:
+async def _reap(tasks: list[asyncio.Task[Answer]]) -> None:
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, tuple):
-            result[1].close()
+            result[2].close()

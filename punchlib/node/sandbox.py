@@ -170,7 +170,10 @@ def confine(view: View, body: Callable[[], int], after: Callable[[], None] = lam
         _guard(lambda: _init(view, body, after))
 
     def forward(*_: object) -> None:
-        os.kill(init, signal.SIGTERM)
+        try:
+            os.kill(init, signal.SIGTERM)
+        except ProcessLookupError:
+            return  # the same signal has reached it, and it has ended
 
     for signum in _FORWARDED:
         signal.signal(signum, forward)

@@ -101,7 +101,7 @@ def _together(read: Mapping[str, Record | Withdrawal | str], now: float) -> list
     present = {label: r for label, r in read.items() if isinstance(r, Record)}
     if len(read) == 1 and present:
         [label] = present
-        return [f"{escape(label)} waits for its peer, which has not come:"] + [
+        return [f"{escape(label)} waits for its peer, which has not come (peer not found):"] + [
             f"  perhaps {why}" for why in _ABSENT
         ]
     if len(present) < 2:

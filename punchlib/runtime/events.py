@@ -102,7 +102,7 @@ def _encode(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e15 else "null"
+        return repr(value) if abs(value) < 1e15 else "null"
     if isinstance(value, int):
         return str(value)
     return str(_quoted(value[:_MOST_TEXT]))

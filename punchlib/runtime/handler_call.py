@@ -12,6 +12,7 @@ what was recorded opens no other one, and each seals one message, so its nonce i
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -105,11 +106,12 @@ def call(
         salt = ours + nonce(data)
         send(connection, seal(token, salt, "event", json.dumps(event).encode()))
     else:
-        connection.sendall(json.dumps(event).encode() + b"\n")
-        if patience is None:
-            connection.sendall(b"END\n")
+        # At once: a handler may refuse a whole line, and leave.
+        end = b"\nEND\n" if patience is None else b"\n"
+        connection.sendall(json.dumps(event).encode() + end)
     if patience is not None:
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it has answered, and left
+            connection.shutdown(socket.SHUT_WR)
     lines.within(patience)
     answer = lines.document()
     if not token or not answer:

@@ -41,6 +41,19 @@ def test_it_is_raised(signum: int, where: str) -> None:
     assert (signal.getsignal(signum), signal.getsignal(signal.SIGALRM)) == before
 
 
+def test_it_is_not_taken_for_something_else() -> None:
+    """Code in C may make an exception of its own of one that it does not expect."""
+    with pytest.raises(Interrupted) as caught, interruptible():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(30)
+        except Interrupted:
+            raise TypeError("expected a message argument") from None
+    assert caught.value.exit_code == 143
+    with pytest.raises(TypeError), interruptible():
+        raise TypeError("no signal has come")
+
+
 def test_a_second_one_does_not_tear_the_orderly_end() -> None:
     ended = False
     with pytest.raises(Interrupted), interruptible():

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import re
 import socket
+import struct
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -192,3 +195,42 @@ def test_udp_tells_the_address_where_tcp_is_blocked() -> None:
             await client.close()
 
     run(main)
+
+
+def test_a_server_that_is_gone_when_we_come_to_read_its_answer() -> None:
+    """A starved process finds the answer, and a connection that no longer says whose it was."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                connection, peer = listener.accept()
+                request = connection.recv(20, socket.MSG_WAITALL)
+                seen = TransportAddress(*peer[:2])
+                connection.sendall(stun.binding_success(stun.parse_request(request), seen))
+                linger = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                connection.close()
+
+    async def work(address: tuple[str, int]) -> None:
+        async def starve() -> None:
+            while True:
+                await asyncio.sleep(0.001)
+                time.sleep(0.1)
+
+        starving = asyncio.ensure_future(starve())
+        for _ in range(3):
+            client = StunClient((address,), timeout=10.0)
+            opened = await client.open_port()
+            assert opened.mapped is not None, client.failures
+            opened.close()
+            await client.close()
+        starving.cancel()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            asyncio.run(work(listener.getsockname()[:2]))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
