@@ -139,8 +139,8 @@ def test_a_job_that_is_too_wide_is_refused(cloud: Cloud) -> None:
     assert "is 1" in done.stderr
 
 
-def test_a_cold_start_of_a_minute_only_costs_time(cloud: Cloud, text: Path) -> None:
-    cloud.set_cold_start("60")
+def test_a_long_cold_start_only_costs_time(cloud: Cloud, text: Path) -> None:
+    cloud.set_cold_start("25")  # the emulation takes a worker that needs 30 s for dead
     cloud.run(cloud.job(warm="true\n"))
     assert len(cloud.workers()) == 1  # this one is warm now; the other one starts cold
 
@@ -148,7 +148,7 @@ def test_a_cold_start_of_a_minute_only_costs_time(cloud: Cloud, text: Path) -> N
     done = cloud.run(EXAMPLE, "--put", f"{INPUT}={text}")
 
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started >= 60
+    assert time.monotonic() - started >= 25
     assert cloud.read(OUTPUT) == expected(text)
     assert "cold start" in done.stderr, "where the time went"
 
