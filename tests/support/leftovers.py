@@ -212,6 +212,7 @@ def run(place: Local, way: str, moment: float) -> Run:
             result.status = process.wait(LONGEST)
         except subprocess.TimeoutExpired:
             result.wrong.append(f"it did not end within {LONGEST:g} s")
+            result.wrong += _standing()
             process.kill()
             process.wait()
     result.lasted = time.monotonic() - began
@@ -284,6 +285,22 @@ def _processes(kept: set[int]) -> list[str]:
             found.append(f"process {pid} {words[:150].decode(errors='replace')}")
         except OSError:
             continue  # it has just ended
+    return found
+
+
+def _standing() -> list[str]:
+    """What every process waits for: in which call of the kernel each of its threads is."""
+    found = []
+    for line in _processes(set()):
+        tasks = Path(f"/proc/{line.split()[1]}/task")
+        try:
+            waits = [
+                (t / "wchan").read_text() + " " + (t / "syscall").read_text().split()[0]
+                for t in tasks.iterdir()
+            ]
+        except (OSError, IndexError):
+            continue  # it has just ended
+        found.append(f"{line}: {', '.join(waits)}")
     return found
 
 
