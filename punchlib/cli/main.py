@@ -20,6 +20,7 @@ from punchlib.cli import (
     report,
     run,
     runs,
+    sh,
     warm,
 )
 from punchlib.cli.interrupt import Interrupted
@@ -47,6 +48,7 @@ def options(
 
 
 app.command("run")(run.run)
+app.command("sh")(sh.sh)
 app.command("runs")(runs.runs)
 app.command("logs")(runs.logs)
 app.command("inspect")(inspect.inspect)

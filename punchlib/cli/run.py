@@ -97,7 +97,7 @@ def run(
     KEY=FILE is split at the last "=". Without --local the job runs on AWS as the environment
     configures it (AWS_BUCKET, AWS_REGION, AWS_ENDPOINT_URL, credentials).
     """
-    attempts: Attempts | None = None
+    running: Running | None = None
     try:
         with interruptible():
             job = manifest.load(folder)
@@ -108,58 +108,103 @@ def run(
                 raise UsageError(
                     "--json, --events and --get KEY=- all want stdout", next_step="choose one"
                 )
-            name = str(folder.absolute())
-            facts = {"job": name, "local": local}
-            keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
-            root = isolation.enter() if local else None
-            places = {n.id: n.place for n in job.nodes}
-            before = run_folder.last_duration(name)
-            with output.Progress(places, quiet=json, before=before) as progress:
-                events = EventSink(progress)
-                checks.check(job, events, local=local)
-                with _launchers(job, root, function, ec2, events) as launchers:
-                    config = _config()
-                    s3 = client("s3", config)
-                    storage.check_bucket(s3, config.bucket or "")
-                    if not local:
-                        _check_width(
-                            function, list(places.values()).count("lambda"), events, prewarm
-                        )
-
-                    def make(events: EventSink) -> JobRunner:
-                        return JobRunner(job, request, launchers, s3, config, events)
-
-                    watching = _Watching(progress, root, function, follow_logs, events_too)
-                    attempts = Attempts(make, events, retries, keeping, watching)
-                    attempts.run()
+            how = How(local, retries, prewarm, follow_logs, events_too, json, function, ec2)
+            running = Running(job, request, how, str(folder.absolute()))
+            running.run()
     except PunchError as error:
         if json:
-            output.data(_failed(attempts, error))
+            output.data(_failed(running, error))
             raise typer.Exit(error.exit_code) from error
         raise
     except Interrupted as stop:
         if json:
             problem = PunchError(f"stopped by {stop.name}")
             problem.exit_code = stop.exit_code
-            output.data(_failed(attempts, problem))
+            output.data(_failed(running, problem))
             raise typer.Exit(stop.exit_code) from stop
         raise
-    if json and attempts.runner:
-        output.data(attempts.runner.report.to_json())
+    if json and running.attempts and running.attempts.runner:
+        output.data(running.attempts.runner.report.to_json())
+
+
+@dataclass(frozen=True)
+class How:
+    """In which way a job is run; the options of `punch run`."""
+
+    local: bool = False
+    retries: int = 1
+    prewarm: bool = False
+    follow_logs: bool = False
+    events_too: bool = False
+    quiet: bool = False
+    function: str = "lambda"
+    ec2: str = f"127.0.0.1:{ec2_handler.PORT}"
+
+
+class Running:
+    """Runs a job and shows what happens, for `punch run` and `punch sh`.
+
+    Args:
+        job: the scripts.
+        request: inputs, outputs, time-out.
+        how: where and how.
+        name: of the job, under which its runs are kept.
+
+    Attributes:
+        attempts: its runs; None before the first.
+    """
+
+    def __init__(self, job: Job, request: RunRequest, how: How, name: str) -> None:
+        self.attempts: Attempts | None = None
+        self._job = job
+        self._request = request
+        self._how = how
+        self._name = name
+
+    def run(self) -> None:
+        """Runs it. With `local` the process must have no other threads (`isolation.enter`).
+
+        Raises:
+            PunchError: it cannot end well, or did not.
+        """
+        job, how = self._job, self._how
+        facts = {"job": self._name, "local": how.local}
+        keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
+        root = isolation.enter() if how.local else None
+        places = {n.id: n.place for n in job.nodes}
+        before = run_folder.last_duration(self._name)
+        with output.Progress(places, quiet=how.quiet, before=before) as progress:
+            events = EventSink(progress)
+            checks.check(job, events, local=how.local)
+            with _launchers(job, root, how.function, how.ec2, events) as launchers:
+                config = bucket_config()
+                s3 = client("s3", config)
+                storage.check_bucket(s3, config.bucket or "")
+                if not how.local:
+                    workers = list(places.values()).count("lambda")
+                    _check_width(how.function, workers, events, how.prewarm)
+
+                def make(events: EventSink) -> JobRunner:
+                    return JobRunner(job, self._request, launchers, s3, config, events)
+
+                watching = _Watching(progress, root, how.function, how.follow_logs, how.events_too)
+                self.attempts = Attempts(make, events, how.retries, keeping, watching)
+                self.attempts.run()
 
 
 def _check_width(function: str, workers: int, events: EventSink, prewarm: bool) -> None:
     """Refuses what can never run at once; starts the workers first where that is wanted."""
     if not workers:
         return
-    launcher = LambdaLauncher(function, _config(), workers)
+    launcher = LambdaLauncher(function, bucket_config(), workers)
     capacity.check(launcher.client, function, workers)
     if prewarm:
         found = warming.warm(launcher.probe, workers)
         events.tell("warning" if found.lost else "step", found.sentence())
 
 
-def _failed(attempts: Attempts | None, error: PunchError) -> dict[str, object]:
+def _failed(running: Running | None, error: PunchError) -> dict[str, object]:
+    attempts = running.attempts if running else None
     if attempts is None or attempts.runner is None:
         return {"v": report.VERSION, "ok": False, "error": report.error_json(error)}
     return attempts.runner.report.to_json(error)
@@ -179,7 +224,12 @@ def _knobs(texts: list[str] | None, routes: list[Route] | None) -> dict[str, str
     return check_knobs(knobs, "--env")
 
 
-def _config() -> Config:
+def bucket_config() -> Config:
+    """The environment, which must name a bucket.
+
+    Raises:
+        UsageError: it does not.
+    """
     config = Config.from_env()
     if not config.bucket:
         raise UsageError(
@@ -232,7 +282,7 @@ class _Watching:
 
 
 def _logs_client() -> Any:
-    return client("logs", _config())
+    return client("logs", bucket_config())
 
 
 @contextlib.contextmanager
@@ -240,7 +290,7 @@ def _launchers(
     job: Job, root: Path | None, function: str, ec2: str, events: EventSink
 ) -> Iterator[Mapping[Place, Launcher]]:
     if root is None:
-        config = _config()
+        config = bucket_config()
         yield {
             "lambda": LambdaLauncher(function, config, len(job.nodes)),
             "ec2": Ec2Launcher(ec2, take_token()),

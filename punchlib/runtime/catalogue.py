@@ -81,6 +81,7 @@ TOOLS = {
     "r_unwrap": Tool(RUNTIME, "r_unwrap"),
     "r_merge": Tool(RUNTIME, "r_merge", files={"0:": READ}),
     "dgsh-tee": Tool(RUNTIME, "dgsh_tee", files={"-i": READ, "-o": WRITTEN}),
+    "sh-reduce": Tool(RUNTIME, "sh_reduce", files={"1:": READ}),
     "split": Tool(RUNTIME, "split", files={"0": READ, "2:": WRITTEN}),
     "auto-split.sh": Tool(RUNTIME, "auto_split", files={"0": READ, "1:": WRITTEN}),
 }

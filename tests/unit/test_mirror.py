@@ -32,6 +32,8 @@ ELSEWHERE = {
     "cli/main.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/ping.py": "loopback/doctor/test_commands.py",
+    "cli/sh.py": "loopback/sh/test_cli.py",
+    "cli/sh_objects.py": "loopback/sh/test_cli.py",
     "cli/runs.py": "loopback/runs/test_runs_cli.py",
     "cli/warm.py": "loopback/jobs/test_warming.py",
     "cli/run.py": "loopback/jobs/test_cli.py",
@@ -104,6 +106,9 @@ ELSEWHERE = {
     "runtime/storage.py": _RUNTIME + "test_s3_tools.py",
     "runtime/verdict_watch.py": "unit/runtime/test_verdicts.py",
     "runtime/tool_edge.py": _RUNTIME + "test_blocks_tools.py",
+    "sh/dash.py": "unit/sh/test_reading.py",
+    "sh/forms.py": "unit/sh/test_commands_proof.py",
+    "sh/programs.py": "unit/sh/test_commands_proof.py",
     "wiring.py": "loopback/engine/test_engine.py",
 }
 

@@ -12,8 +12,8 @@ from punchlib.errors import UsageError
 from punchlib.runtime import layout
 
 RUNTIME = {
-    "r_split", "r_wrap", "r_unwrap", "r_merge", "dgsh-tee", "split", "auto-split.sh", "pashlib",
-    "wait_for_output_and_sigpipe_rest.sh", "lib", "punch-commit",
+    "r_split", "r_wrap", "r_unwrap", "r_merge", "dgsh-tee", "sh-reduce", "split", "auto-split.sh",
+    "pashlib", "wait_for_output_and_sigpipe_rest.sh", "lib", "punch-commit",
 }  # fmt: skip
 AWS = {
     "s3-get-object.py", "s3-put-object.py", "s3-shard-reader.py", "s3-shard-reader-direct.py",

@@ -1,0 +1,120 @@
+"""`sh-reduce KIND INPUT…`: adds up what `wc`, `grep -c` and `uniq -c` found in pieces of an input.
+
+    cat         the inputs, one after the other. Unlike `cat` it opens all of them first: when its
+                reader leaves early, no writer waits for ever for an input to be opened
+    sum         lines of numbers: each column is added (wc, grep -c)
+    adjacent    outputs of `uniq -c` of consecutive pieces: where one ends with the line that the
+                next begins with, their counts are added
+    sorted      outputs of `sort | uniq -c`: merged by the bytes of the lines, equal ones added
+    reversed    the same for `sort -r | uniq -c`
+
+It writes what the command itself would: GNU's formats, `%7d` and a blank (coreutils, uniq.c, wc.c).
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from punchlib.errors import StreamBroken, UsageError
+from punchlib.runtime.tool_edge import run
+
+_USAGE = "sh-reduce {cat|sum|adjacent|sorted|reversed} INPUT…"
+_COUNTED = re.compile(rb" *(\d+) (.*)\n", re.DOTALL)
+
+#: A line and how often it was found.
+Counted = tuple[bytes, int]
+
+
+def counted(lines: Iterable[bytes]) -> Iterator[Counted]:
+    """Reads the output of `uniq -c`.
+
+    Raises:
+        StreamBroken: a line has another form.
+    """
+    for line in lines:
+        found = _COUNTED.fullmatch(line)
+        if not found:
+            raise StreamBroken(f"{line[:80]!r} is no line of `uniq -c`")
+        yield found[2], int(found[1])
+
+
+def joined(pairs: Iterable[Counted]) -> Iterator[bytes]:
+    """Adds the counts of equal neighbours, and writes as `uniq -c` does."""
+    text, total = b"", 0
+    for line, count in pairs:
+        if line != text and total:
+            yield b"%7d %s\n" % (total, text)
+            total = 0
+        text, total = line, total + count
+    if total:
+        yield b"%7d %s\n" % (total, text)
+
+
+def adjacent(inputs: list[BinaryIO]) -> Iterator[bytes]:
+    """Consecutive pieces, in order."""
+    return joined(pair for file in inputs for pair in counted(file))
+
+
+def merged(inputs: list[BinaryIO], *, reverse: bool = False) -> Iterator[bytes]:
+    """Sorted pieces."""
+    pairs = heapq.merge(*map(counted, inputs), key=lambda pair: pair[0], reverse=reverse)
+    return joined(pairs)
+
+
+def concatenated(inputs: list[BinaryIO]) -> Iterator[bytes]:
+    """One after the other."""
+    for file in inputs:
+        while block := file.read(1 << 16):
+            yield block
+
+
+def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
+    """Columns of numbers.
+
+    Raises:
+        StreamBroken: an input is not one line of numbers, or has more of them than another.
+    """
+    totals: list[int] = []
+    for file in inputs:
+        text = file.read(1 << 16)
+        columns = text.split()
+        if not columns or not all(c.isdigit() for c in columns) or text.count(b"\n") != 1:
+            raise StreamBroken(f"{text[:80]!r} is no line of counts")
+        totals = totals or [0] * len(columns)
+        if len(columns) != len(totals):
+            raise StreamBroken(f"{text[:80]!r} has not {len(totals)} counts")
+        totals = [total + int(c) for total, c in zip(totals, columns, strict=True)]
+    if len(totals) == 1:
+        yield b"%d\n" % totals[0]
+    else:
+        yield b" ".join(b"%7d" % total for total in totals) + b"\n"
+
+
+_KINDS: dict[str, Callable[[list[BinaryIO]], Iterator[bytes]]] = {
+    "cat": concatenated,
+    "sum": added,
+    "adjacent": adjacent,
+    "sorted": merged,
+    "reversed": lambda inputs: merged(inputs, reverse=True),
+}
+
+
+def main() -> int:
+    def body() -> int:
+        kind, *paths = sys.argv[1:] or [""]
+        if kind not in _KINDS or not paths:
+            raise UsageError("a kind and inputs are needed", next_step=_USAGE)
+        with ExitStack() as files:
+            inputs = [files.enter_context(open(path, "rb", 1 << 16)) for path in paths]
+            # Not sys.stdout: what is left in its buffer when a reader has gone fails again at exit.
+            with open(1, "wb", 1 << 16, closefd=False) as out:
+                for line in _KINDS[kind](inputs):
+                    out.write(line)
+        return 0
+
+    return run("sh-reduce", body)

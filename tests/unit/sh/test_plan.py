@@ -1,0 +1,73 @@
+"""Whole pipelines on pieces, without a network: byte for byte what bash gives under LC_ALL=C."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from punchlib.errors import UsageError
+from punchlib.sh import plan as planning
+from punchlib.sh.reading import read
+from tests.support.sh_files import write_files
+from tests.support.sh_pieces import ENV, result
+from tests.support.sh_pipelines import PIPELINES
+from tests.support.tiers import quick
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("width", quick([3, 1, 2, 8, 17], 2))
+def test_as_bash(name: str, width: int, tmp_path: Path) -> None:
+    text, shared = PIPELINES[name]
+    files = write_files(tmp_path)
+    plan = planning.make(read(text, files), whole="open" if name == "cat-of-open" else "")
+    assert len(plan.mapped) + len([c for c in plan.after if c not in plan.mapped]) == shared
+    data = b"".join(Path(name).read_bytes() for name in plan.inputs or ())
+    lines = data.splitlines(keepends=True)
+    lines = data.replace(b"\n", b"\n\0\1").split(b"\0\1")
+    step = -(-len(lines) // width)
+    pieces = [b"".join(lines[at * step : (at + 1) * step]) for at in range(width)]
+    done = subprocess.run(
+        ["bash", "-c", text], env={**ENV, **files}, capture_output=True, check=False
+    )
+    got = result(plan, pieces if plan.mapped else [data], tmp_path, fan_in=2)
+    assert got == done.stdout
+
+
+def test_it_tells_how_and_why() -> None:
+    plan = planning.make(read("tr a b | sort | uniq -c | nl | cat", {}))
+    assert [t.how for t in plan.told] == [
+        "on each piece",
+        "on each piece, then joined",
+        "on each piece, then joined",
+        "in one piece",
+        "in one piece",
+    ]
+    assert plan.told[3].why == "nl is not in the table"
+    assert all(t.why for t in plan.told)
+
+
+def test_no_work_no_workers() -> None:
+    assert planning.make(read("cat a | nl", {})).mapped == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cat a | sort FILE", "reads FILE and not the pipe"),
+        ("wc -lw", "cat FILE | wc"),
+        ("cat a | nl FILE", "FILE would not be where this runs"),
+        ("nl FILE", "FILE would not be where this runs"),
+        ("cat a | jq . s3://b/k", "s3://b/k would not be where this runs"),
+    ],
+)
+def test_files_that_are_not_there(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    with pytest.raises(UsageError, match=shlex.quote(said).strip("'")) as refused:
+        planning.make(read(text, {}))
+    assert refused.value.next_step
