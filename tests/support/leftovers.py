@@ -243,7 +243,7 @@ def _judge(result: Run, out: Path, wanted: bytes, said: str) -> None:
         "TERM": {143, 0},
         "KILL": {-9, 0},
     }
-    if not _before_our_code(result, said):
+    if not _beside_our_code(result, said):
         if result.status not in statuses[result.way]:
             result.wrong.append(f"status {result.status}: {said[-600:]}")
         if "Traceback" in said:
@@ -254,14 +254,15 @@ def _judge(result: Run, out: Path, wanted: bytes, said: str) -> None:
         result.wrong.append("no output with status 0")
 
 
-def _before_our_code(result: Run, said: str) -> bool:
-    """Whether the signal met Python while it started, where no line of ours has run.
+def _beside_our_code(result: Run, said: str) -> bool:
+    """Whether the signal met Python while it started or ended, where no line of ours runs.
 
     There its end is the interpreter's: of a Ctrl-C a fatal error out of `site`, else the signal.
     """
     if result.way == "INT" and result.status == 1:
         return "init_import_site" in said
-    return result.way in ("INT", "TERM") and result.status == -_number(result.way) and not said
+    alone = not said or "the job went well" in said
+    return result.way in ("INT", "TERM") and result.status == -_number(result.way) and alone
 
 
 def _number(way: str) -> int:
