@@ -24,7 +24,6 @@ from punchlib.errors import PunchError, UsageError, escape
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.jobs.placement import Place
 from punchlib.local import isolation
-from punchlib.node import probe as probes
 from punchlib.node.probe_event import Probe
 from punchlib.runtime.handler_call import take_token
 
@@ -148,6 +147,8 @@ def _examine(
     local: bool,
     json: bool,
 ) -> dict[str, list[Finding]]:
+    from punchlib.node import probe as probes  # which takes longer than any other command's start
+
     show = Screen(quiet=json)
     found: dict[str, list[Finding]] = {"here": []}
     asked = {name: probes.aside(partial(_ask, place)) for name, place in places.items()}
@@ -169,6 +170,8 @@ def _examine(
 
 def _ask(place: Probed | PunchError) -> list[Finding]:
     """What a worker finds; one line where it cannot be asked."""
+    from punchlib.node import probe as probes
+
     try:
         if isinstance(place, PunchError):
             raise place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -80,18 +80,23 @@ class Progress:
     Args:
         places: where each node runs.
         quiet: show nothing.
-        before: how many seconds the last run of this job took; None where there is none.
+        before: says how many seconds the last run of this job took, None where there is none; a
+            terminal alone wants to know.
     """
 
     def __init__(
-        self, places: Mapping[str, str], *, quiet: bool = False, before: float | None = None
+        self,
+        places: Mapping[str, str],
+        *,
+        quiet: bool = False,
+        before: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._width = min(max((len(n) for n in places), default=0), 36)
         self._view: LiveView | None = None
         if console.is_terminal and not quiet:
-            self._view = LiveView(console, places, before)
+            self._view = LiveView(console, places, before())
 
     @property
     def is_live(self) -> bool:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import punchlib
-from punchlib import wiring
 from punchlib.cli import output
 from punchlib.cli.doctor import Ec2, Function, Json, Local, local_cloud, safe
 from punchlib.cli.interrupt import interruptible
 from punchlib.config import Config, Route
-from punchlib.doctor.pairing import Pairing
-from punchlib.doctor.ping import Attempt, Pinger
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.names import check_text
 from punchlib.node import ec2_handler
-from punchlib.node import probe as probes
 from punchlib.node.probe_event import MOST_PINGS, Probe
-from punchlib.rendezvous.dynamodb import DynamoDbStore
 from punchlib.runtime.handler_call import take_token
+
+if TYPE_CHECKING:
+    # Connections take longer to import than any other command to start: when one is made.
+    from concurrent.futures import Future
+
+    from punchlib.doctor.ping import Attempt
 
 #: The form of `--json`.
 VERSION = 1
@@ -81,6 +80,8 @@ def ping(
 
     def wants(number: int, route: str) -> bool:
         return number < most and not (until_direct and route in (Route.HOST, Route.PUNCHED))
+
+    import asyncio
 
     theirs: dict[str, Any] | None = None
     problem: PunchError | None = None
@@ -147,6 +148,11 @@ def _called(
     Raises:
         PunchError: it could not be called; then nobody comes, and nobody is waited for.
     """
+    import asyncio
+
+    from punchlib.doctor.ping import Pinger
+    from punchlib.node import probe as probes
+
     key, run = f"ping-{secrets.token_hex(8)}", f"ping-{secrets.token_hex(8)}"
     probe = Probe("ping", key, run, secrets.token_hex(32), most)
     config = replace(Config.from_env(), job_id=run, job_key=bytes.fromhex(probe.job_key))
@@ -179,6 +185,11 @@ async def _pair(
     wants: Callable[[int, str], bool],
     tell: Callable[[Attempt], None],
 ) -> None:
+    from punchlib import wiring
+    from punchlib.doctor.pairing import Pairing
+    from punchlib.doctor.ping import Pinger
+    from punchlib.rendezvous.dynamodb import DynamoDbStore
+
     store = DynamoDbStore(
         lambda: wiring.dynamodb_client(config), table=config.table, patience=config.timeout
     )

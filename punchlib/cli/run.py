@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,7 +173,7 @@ class Running:
         keeping = Keeping(run_folder.runs_root(), facts, cost.load_prices())
         root = isolation.enter() if how.local else None
         places = {n.id: n.place for n in job.nodes}
-        before = run_folder.last_duration(self._name)
+        before = partial(run_folder.last_duration, self._name)
         with output.Progress(places, quiet=how.quiet, before=before) as progress:
             events = EventSink(progress)
             checks.check(job, events, local=how.local)
