@@ -75,7 +75,7 @@ class LocalCloud:
         if root is None:
             root = scratch.name("punch-local")
             self._exit.callback(os.close, scratch.make(root))
-            self._exit.callback(scratch.remove, root)
+            self._exit.callback(_remove, root)
         self._root = root
         aws = socket.create_server((STUN_HOSTS[0], 0), backlog=1024)
         stun = _stun_sockets()
@@ -181,6 +181,13 @@ def _listen_abstract(name: str) -> socket.socket:
     listener.bind(f"\0{name}")
     listener.listen(128)
     return listener
+
+
+def _remove(folder: Path) -> None:
+    if not scratch.remove(folder):
+        raise PunchError(
+            f"cannot remove {folder}", next_step="look who still uses it, and remove it"
+        )
 
 
 @contextlib.contextmanager

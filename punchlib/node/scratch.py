@@ -61,16 +61,18 @@ def make(path: Path) -> int:
             os.close(lock)
 
 
-def remove(path: Path) -> None:
+def remove(path: Path) -> bool:
     """Removes a folder into which dying processes may still write for a moment.
 
-    What cannot be removed is left to the next of its kind.
+    Returns:
+        False when it is still there; then it is left to the next of its kind.
     """
     for _ in range(_TRIES):
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
-            return
+            return True
         time.sleep(_PAUSE)
+    return False
 
 
 def unused(folder: Path) -> list[Path]:

@@ -92,7 +92,8 @@ def goes_on(folder: Path) -> bool:
     """Does the process live that makes this run?"""
     try:
         with (folder / EVENTS).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: several may look at the same time, and only its runner keeps them out.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

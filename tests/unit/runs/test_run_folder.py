@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_a_run_is_kept(root: Path) -> None:
         0o700,
         ["events.jsonl", "run.json"],
     )
+
+
+def test_several_may_look_whether_it_goes_on(root: Path) -> None:
+    folder = RunFolder(root, "r1")
+    assert run_folder.goes_on(folder.path)
+    folder.end({"v": 1})
+    with (folder.path / "events.jsonl").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not run_folder.goes_on(folder.path)
 
 
 def test_it_is_found(root: Path) -> None:
