@@ -140,6 +140,7 @@ _TRANSIENT = frozenset(
     (
         "ProvisionedThroughputExceededException",
         "ThrottlingException",
+        "TooManyRequestsException",  # Lambda's
         "RequestLimitExceeded",
         "InternalServerError",
         "ServiceUnavailable",

@@ -131,7 +131,7 @@ class LambdaLauncher:
                     next_step="check --function, the region and the permissions"
                     if code != "TooManyRequestsException"
                     else "raise the function's concurrency, or run a narrower job",
-                    may_pass=is_transient(error) or code == "TooManyRequestsException",
+                    may_pass=is_transient(error),
                 ) from error
             except BotoCoreError as error:
                 ours = errors.translate(error, f"cannot invoke {self._function!r}", JobFailed)

@@ -8,6 +8,7 @@ from typing import Any
 from punchlib.errors import JobFailed, PunchError, escape
 from punchlib.jobs.placement import Place
 from punchlib.node.protocol import Ended, ScriptResult
+from punchlib.runs.failures import rank
 from punchlib.runtime import state
 
 VERSION = 1
@@ -137,10 +138,7 @@ def error_json(error: PunchError) -> dict[str, Any]:
 def first_cause(outcomes: list[Outcome]) -> Outcome | None:
     """The failed node on which the others' failures depend, as far as can be told.
 
-    Clocks differ between machines and a broken stream is often noticed before the death that
-    broke it is reported. So the kind of failure counts first: a node that was lost, then one
-    whose own stage failed, then broken streams (one that only repeats what its peer reported
-    after the others), then what we stopped; then the time.
+    What kind of failure it is counts first (`failures.rank`), then the time.
     """
     failed = [o for o in outcomes if not o.ok]
     return min(failed, key=lambda o: (_rank(o), o.ended), default=None)
@@ -148,14 +146,7 @@ def first_cause(outcomes: list[Outcome]) -> Outcome | None:
 
 def _rank(outcome: Outcome) -> tuple[int, int]:
     script = outcome.script
-    if outcome.how is Ended.CANCELLED:
-        return 3, 0
-    if outcome.how is Ended.LOST or script is None:
-        return 0, 0
-    first = script.first_failure
-    if first and first.is_stream:
-        return 2, int(first.kind == state.REPORTED)
-    return 1, 0
+    return rank(outcome.how, script is not None, script.first_failure if script else None)
 
 
 def failure(report: Report) -> JobFailed:

@@ -1,6 +1,6 @@
 """The failures of a run as its run.json has them, the first cause before those that follow from it.
 
-The order is that of `punchlib.jobs.report`, which has the nodes' results themselves.
+The order is the one in which `punchlib.jobs.report` has the nodes' results themselves: `rank`.
 """
 
 from __future__ import annotations
@@ -80,6 +80,28 @@ def of(run: Mapping[str, Any]) -> Failures:
     )
 
 
+def rank(how: str, has_result: bool, first: Marker | None) -> tuple[int, int]:
+    """How near a node that failed is to the first cause; the nearest is the least.
+
+    Clocks differ between machines and a broken stream is often noticed before the death that
+    broke it is reported. So the kind of failure counts first: a node that was lost, then one
+    whose own stage failed, then broken streams (one that only repeats what its peer reported
+    after the others), then what we stopped.
+
+    Args:
+        how: as `Ended` has it.
+        has_result: its script came to an end that it told.
+        first: the oldest marker of a component that failed and was not told to stop.
+    """
+    if how == Ended.CANCELLED:
+        return 3, 0
+    if how == Ended.LOST or not has_result:
+        return 0, 0
+    if first and first.is_stream:
+        return 2, int(first.kind == state.REPORTED)
+    return 1, 0
+
+
 def _failure(node: Mapping[str, Any]) -> Failure:
     return Failure(
         id=str(node.get("id", "")),
@@ -98,12 +120,7 @@ def _part(part: Mapping[str, Any]) -> Marker:
 
 
 def _rank(node: Mapping[str, Any]) -> tuple[int, int, float]:
-    ended = number(node.get("ended_s"))
-    if node.get("how") == Ended.LOST or node.get("returncode") is None:
-        return 0, 0, ended
-    if node.get("how") == Ended.CANCELLED:
-        return 3, 0, ended
-    own = [f for f in dicts(node, "failures") if f.get("kind") != state.STOPPED]
-    if own and str(own[0].get("component", "")).split(" ", 1)[0] == "pashlib":
-        return 2, int(own[0].get("kind") == state.REPORTED), ended
-    return 1, 0, ended
+    markers = map(_part, dicts(node, "failures"))
+    first = next((m for m in markers if m.kind != state.STOPPED), None)
+    told = node.get("returncode") is not None
+    return *rank(str(node.get("how") or ""), told, first), number(node.get("ended_s"))
