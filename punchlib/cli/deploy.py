@@ -14,6 +14,7 @@ import typer
 
 from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
+from punchlib.cli.options import Json
 from punchlib.config import Config
 from punchlib.errors import UsageError
 
@@ -73,7 +74,7 @@ def deploy(
         str, typer.Option(metavar="NAME", help="Its processor: x86_64 or arm64 (this machine's).")
     ] = "",
     yes: Yes = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
     registry: Annotated[str | None, typer.Option(hidden=True, help="For emulations.")] = None,
     wait: Annotated[float, typer.Option(hidden=True, help="For emulations.")] = 0,
 ) -> None:

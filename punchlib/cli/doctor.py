@@ -18,6 +18,7 @@ from rich.text import Text
 import punchlib
 from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
+from punchlib.cli.options import Ec2IfAny, Function, Json, Local
 from punchlib.config import Config
 from punchlib.doctor.finding import Finding, Level, fail, ok, warn, worst
 from punchlib.errors import PunchError, UsageError, escape
@@ -36,24 +37,10 @@ ANSWER = 90.0
 _LEVEL, _NAME, _ROOM = 6, 16, 40
 _SECRET = ("PUNCH_JOB_KEY", "PUNCH_HANDLER_TOKEN")
 
-Function = Annotated[
-    str, typer.Option(metavar="NAME", help="The Lambda function.", envvar="PUNCH_FUNCTION")
-]
-Ec2 = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT",
-        help="An EC2 handler; unix:PATH on this machine.",
-        envvar="PUNCH_EC2_HANDLER",
-    ),
-]
-Local = Annotated[bool, typer.Option("--local", help="The embedded cloud of `punch run --local`.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
 
 def doctor(
     function: Function = Config.function,
-    ec2: Ec2 = None,
+    ec2: Ec2IfAny = None,
     here: Annotated[bool, typer.Option("--here", help="Ask no worker and no handler.")] = False,
     local: Local = False,
     json: Json = False,

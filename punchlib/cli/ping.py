@@ -13,13 +13,13 @@ import typer
 
 import punchlib
 from punchlib.cli import output
-from punchlib.cli.doctor import Ec2, Function, Json, Local, local_cloud, safe
+from punchlib.cli.doctor import local_cloud, safe
 from punchlib.cli.interrupt import interruptible
+from punchlib.cli.options import EC2_HANDLER, Ec2, Function, Json, Local
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Probed
 from punchlib.names import check_text
-from punchlib.node import ec2_handler
 from punchlib.node.probe_event import MOST_PINGS, Probe
 from punchlib.runtime.handler_call import take_token
 
@@ -54,7 +54,7 @@ def ping(
         typer.Option("--until-direct", help=f"Stop at the first that is direct ({UNTIL} at most)."),
     ] = False,
     function: Function = Config.function,
-    ec2: Ec2 = None,
+    ec2: Ec2 = EC2_HANDLER,
     local: Local = False,
     json: Json = False,
 ) -> None:
@@ -127,12 +127,12 @@ def _report(
 
 
 @contextlib.contextmanager
-def _launcher(node: bool, function: str, ec2: str | None, *, local: bool) -> Iterator[Probed]:
+def _launcher(node: bool, function: str, ec2: str, *, local: bool) -> Iterator[Probed]:
     if local:
         with local_cloud() as launchers:
             yield launchers["ec2" if node else "lambda"]
     elif node:
-        yield Ec2Launcher(ec2 or f"{ec2_handler.HOST}:{ec2_handler.PORT}", take_token())
+        yield Ec2Launcher(ec2, take_token())
     else:
         yield LambdaLauncher(function, Config.from_env(), 1)
 

@@ -16,6 +16,15 @@ import typer
 from punchlib.aws.clients import client
 from punchlib.cli import output
 from punchlib.cli.interrupt import Interrupted, interruptible
+from punchlib.cli.options import (
+    EC2_HANDLER,
+    Ec2,
+    Function,
+    Local,
+    Retries,
+    Timeout,
+    pairs,
+)
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs import capacity, checks, manifest, report, storage, warming
@@ -26,7 +35,6 @@ from punchlib.jobs.manifest import Job
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local import isolation
-from punchlib.node import ec2_handler
 from punchlib.node.protocol import check_knobs
 from punchlib.runs import cost, run_folder
 from punchlib.runs.live import Follower
@@ -38,9 +46,7 @@ from punchlib.runtime.handler_call import take_token
 
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the scripts ID.sh.")],
-    local: Annotated[
-        bool, typer.Option("--local", help="Everything on this machine: no AWS, no Docker.")
-    ] = False,
+    local: Local = False,
     put: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=FILE", help="Put FILE into the bucket first. Repeatable."),
@@ -51,12 +57,7 @@ def run(
             metavar="KEY=FILE", help="Fetch the result into FILE (- is stdout). Repeatable."
         ),
     ] = None,
-    retries: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Run again, N times at most, what fails for a reason that may pass."
-        ),
-    ] = 1,
+    retries: Retries = 1,
     prewarm: Annotated[
         bool, typer.Option("--prewarm", help="Start all workers before the job (punch warm).")
     ] = False,
@@ -68,9 +69,7 @@ def run(
         list[Route] | None,
         typer.Option(help="The only way that connections may take. Repeatable."),
     ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Give up after S seconds (900).", min=0.1)
-    ] = None,
+    timeout: Timeout = None,
     follow_logs: Annotated[
         bool, typer.Option("--follow-logs", help="Show what the nodes write while they run.")
     ] = False,
@@ -80,18 +79,8 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout, errors too.")
     ] = False,
-    function: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The Lambda function.", envvar="PUNCH_FUNCTION"),
-    ] = "lambda",
-    ec2: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The EC2 handler; unix:PATH on this machine.",
-            envvar="PUNCH_EC2_HANDLER",
-        ),
-    ] = f"127.0.0.1:{ec2_handler.PORT}",
+    function: Function = Config.function,
+    ec2: Ec2 = EC2_HANDLER,
 ) -> None:
     """Runs all scripts of a folder at once and says whether the job went well.
 
@@ -103,7 +92,7 @@ def run(
         with interruptible():
             job = manifest.load(folder)
             request = RunRequest(
-                _pairs("--put", put), _pairs("--get", get), timeout, _knobs(env, route)
+                pairs("--put", put), pairs("--get", get), timeout, _knobs(env, route)
             )
             if sum((json, events_too, storage.STDOUT in request.gets.values())) > 1:
                 raise UsageError(
@@ -138,8 +127,8 @@ class How:
     follow_logs: bool = False
     events_too: bool = False
     quiet: bool = False
-    function: str = "lambda"
-    ec2: str = f"127.0.0.1:{ec2_handler.PORT}"
+    function: str = Config.function
+    ec2: str = EC2_HANDLER
 
 
 class Running:
@@ -303,18 +292,3 @@ def _launchers(
     with LocalCloud(root, verbose=bool(os.environ.get("PUNCH_DEBUG"))) as cloud:
         events.tell("step", "the local services are up")
         yield cloud.launchers
-
-
-def _pairs(option: str, texts: list[str] | None) -> dict[str, Path]:
-    pairs: dict[str, Path] = {}
-    for text in texts or ():
-        key, equals, file = text.rpartition("=")
-        if not equals or not key or not file:
-            raise UsageError(
-                f"{option} {text!r} is not KEY=FILE",
-                next_step=f"for instance {option} in.txt=in.txt",
-            )
-        if key in pairs:
-            raise UsageError(f"{option} names the key {key!r} twice")
-        pairs[key] = Path(file)
-    return pairs

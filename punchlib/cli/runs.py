@@ -14,6 +14,7 @@ from rich.table import Table
 
 from punchlib.aws.clients import client
 from punchlib.cli import output
+from punchlib.cli.options import Json
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError, escape
 from punchlib.names import shown
@@ -27,7 +28,7 @@ RUN = Annotated[
 
 
 def runs(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
     number: Annotated[int, typer.Option("-n", help="So many of the latest.", min=1)] = 20,
 ) -> None:
     """Lists the latest runs: when, how long, which job, how it ended, what it cost."""
@@ -81,12 +82,12 @@ def logs(
                 f"the run {folder.name} has no node {name!r}",
                 next_step=f"it has {', '.join(sorted(known - {''})) or 'none'}",
             )
-    shown = 0
+    seen = 0
     while True:
         ended = not run_folder.goes_on(folder)
         # A node's come when it has ended, though they are of earlier.
-        new = run_folder.load_lines(folder)[shown:]
-        shown += len(new)
+        new = run_folder.load_lines(folder)[seen:]
+        seen += len(new)
         for moment in timeline.read(new):
             if (not node or moment.node in node) and (line := _line(moment, everything=events)):
                 sys.stdout.write(line + "\n")

@@ -16,12 +16,13 @@ import typer
 
 from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
+from punchlib.cli.options import EC2_HANDLER, Ec2, Function, Local, Retries, Timeout
 from punchlib.cli.run import How, Running
 from punchlib.cli.sh_objects import PREFIX, Objects, target
+from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
 from punchlib.jobs import manifest
 from punchlib.jobs.runner import RunRequest
-from punchlib.node import ec2_handler
 from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter
 from punchlib.sh.plan import WIDEST, Plan
@@ -36,9 +37,7 @@ def sh(
         str, typer.Argument(metavar="PIPELINE|FILE", help="A pipeline, or a file that holds one.")
     ],
     width: Annotated[int, typer.Option(metavar="N", help=f"Workers, 1 to {WIDEST}.")] = 4,
-    local: Annotated[
-        bool, typer.Option("--local", help="Everything on this machine: no AWS, no Docker.")
-    ] = False,
+    local: Local = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say how each stage would run, and why; run nothing.")
     ] = False,
@@ -53,22 +52,10 @@ def sh(
         typer.Option(metavar="KEY=FILE", help="With --local, s3://…/KEY is FILE. Repeatable."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    retries: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Run again, N times at most, what fails for a reason that may pass."
-        ),
-    ] = 1,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Give up after S seconds (900).", min=0.1)
-    ] = None,
-    function: Annotated[
-        str, typer.Option(metavar="NAME", help="The Lambda function.", envvar="PUNCH_FUNCTION")
-    ] = "lambda",
-    ec2: Annotated[
-        str,
-        typer.Option(metavar="HOST:PORT", help="The EC2 handler.", envvar="PUNCH_EC2_HANDLER"),
-    ] = f"127.0.0.1:{ec2_handler.PORT}",
+    retries: Retries = 1,
+    timeout: Timeout = None,
+    function: Function = Config.function,
+    ec2: Ec2 = EC2_HANDLER,
 ) -> None:
     """Runs a pipeline on N workers; the result is what one shell gives under LC_ALL=C.
 

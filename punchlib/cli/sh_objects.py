@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from punchlib.aws.clients import client
 from punchlib.aws.errors import translate
+from punchlib.cli.options import pairs
 from punchlib.cli.run import bucket_config
 from punchlib.errors import StorageError, UsageError
 from punchlib.jobs import storage
@@ -34,16 +35,11 @@ class Objects:
         self.local = local
         self.token = secrets.token_hex(8)
         self.puts: dict[str, Path] = {}
-        self._given: dict[str, Path] = {}
         self._folder = folder
         self._found: dict[str, tuple[Input, Path | None]] = {}
         if given and not local:
             raise UsageError("--put is for --local", next_step="name the file in the pipeline")
-        for text in given:
-            key, equals, file = text.rpartition("=")
-            if not equals or not key or not file:
-                raise UsageError(f"--put {text!r} is not KEY=FILE")
-            self._given[key] = Path(file)
+        self._given = pairs("--put", given)
         self._config = None if local else bucket_config()
         self._s3: Any = None if local else client("s3", self._config)  # type: ignore[arg-type]
 

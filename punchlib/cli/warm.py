@@ -8,6 +8,7 @@ import typer
 
 from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
+from punchlib.cli.options import Function, Json
 from punchlib.config import Config
 from punchlib.jobs import capacity, warming
 from punchlib.jobs.launch import LambdaLauncher
@@ -15,11 +16,8 @@ from punchlib.jobs.launch import LambdaLauncher
 
 def warm(
     workers: Annotated[int, typer.Argument(metavar="N", help="Workers.", min=1, max=warming.MOST)],
-    function: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The Lambda function.", envvar="PUNCH_FUNCTION"),
-    ] = "lambda",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    function: Function = Config.function,
+    json: Json = False,
 ) -> None:
     """Has N workers of the function ready at once; Lambda keeps them for some minutes.
 

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "cli/inspect.py": "loopback/runs/test_inspect.py",
     "cli/interrupt.py": "unit/test_signals.py",
     "cli/main.py": "loopback/jobs/test_cli.py",
+    "cli/options.py": "loopback/jobs/test_cli.py",
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/ping.py": "loopback/doctor/test_commands.py",
     "cli/sh.py": "loopback/sh/test_cli.py",
