@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,14 @@ def environment(**more: str) -> dict[str, str]:
         "PASH_STUN_SERVER": f"127.0.0.1:{free_port()}",
         **more,
     }
+
+
+@pytest.fixture(autouse=True)
+def own_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What others leave in /tmp, among them the tests beside these, is none of our leftovers."""
+    with tempfile.TemporaryDirectory(prefix="doctor-", dir="/tmp") as folder:  # sockets: short
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
 
 
 def punch(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
