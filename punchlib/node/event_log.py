@@ -16,10 +16,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from punchlib.errors import escape
 from punchlib.runtime.events import FIFO, LONGEST, encode
+
+if TYPE_CHECKING:
+    from punchlib.runtime.events import Value
 
 VERSION = 1
 #: Bytes of all events of a script: those kept for the result, those logged.
@@ -31,8 +34,6 @@ _PASSING = ("stream.progress", "node.process", "node.fifo", "node.stock")
 _NAMES = 100
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
-
-Value = str | int | float | bool
 
 
 class EventLog:

@@ -13,10 +13,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from punchlib.node.event_log import EventLog, Value
+from punchlib.node.event_log import EventLog
 from punchlib.runtime import catalogue
 from punchlib.runtime.events import FIFO
+
+if TYPE_CHECKING:
+    from punchlib.runtime.events import Value
 
 #: How many of each are told, and how many folders are looked into.
 MOST = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from punchlib.core.candidates import TransportAddress
 from punchlib.core.events import (
@@ -20,7 +20,8 @@ from punchlib.errors import PunchError
 from punchlib.pump.stats import Step, Tell
 from punchlib.runtime.events import tell
 
-Value: TypeAlias = str | int | float | bool
+if TYPE_CHECKING:
+    from punchlib.runtime.events import Value
 
 
 def tell_of(event: Event) -> None:

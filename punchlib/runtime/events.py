@@ -42,13 +42,13 @@ def tell(event: str, attributes: Mapping[str, Value] | None = None) -> None:
     folder = state.folder_of_node()
     if not folder:
         return
-    line = encode(event, time.time(), {"process.pid": posix.getpid(), **(attributes or {})})
+    now = time.time()
     try:
         fd = posix.open(f"{folder}/{FIFO}", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return  # nobody wants to know
     try:
-        posix.write(fd, line)
+        posix.write(fd, encode(event, now, {"process.pid": posix.getpid(), **(attributes or {})}))
     except OSError:
         return  # it is full: who reads it has more than it can take
     finally:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import PunchError
@@ -92,17 +90,6 @@ class Trial:
         return subprocess.run(
             [*PUNCH, tool, self.id], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-
-
-@pytest.fixture
-def sort(cloud: LocalCloud, tmp_path: Path) -> Path:
-    job = sort_job(2)
-    job.write(tmp_path)
-    config = Config.from_env()
-    s3 = client("s3", config)
-    s3.put_object(Bucket=config.bucket, Key=job.inputs[0], Body=b"b\nc\na\n")
-    s3.delete_object(Bucket=config.bucket, Key=job.output)
-    return tmp_path
 
 
 def assert_all_say(trial: Trial, *causes: str) -> None:

@@ -85,17 +85,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts_module, "FIRST_PAUSE", 0.1)
 
 
-@pytest.fixture
-def sort(cloud: LocalCloud, tmp_path: Path) -> Path:
-    job = sort_job(2)
-    job.write(tmp_path)
-    config = Config.from_env()
-    s3 = client("s3", config)
-    s3.put_object(Bucket=config.bucket, Key=job.inputs[0], Body=b"b\nc\na\n")
-    s3.delete_object(Bucket=config.bucket, Key=job.output)
-    return tmp_path
-
-
 def test_a_node_that_was_lost(cloud: LocalCloud, sort: Path) -> None:
     lost = NodeLost("the worker failed: Runtime.ExitError", may_pass=True)
     trial = Trial(cloud, sort, times=1, error=lost)
