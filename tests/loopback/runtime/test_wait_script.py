@@ -111,7 +111,9 @@ def test_markers_of_a_script_run_by_hand(bash: Bash) -> None:
     # No PUNCH_STATE_DIR: the stages and the wait script find each other by the shell.
     stages = ["runtime/r_unwrap < runtime/r_unwrap > /dev/null", "sleep 0.1"]
     text = script(*stages).replace(
-        'exit "${int', 'ls /tmp/.punch-$UID | grep -c "^$$-"; exit "${int'
+        'exit "${int',
+        # Of this shell: in another process namespace others have had its pid.
+        'ls /tmp/.punch-$UID | grep -c "^$$-$(cut -d" " -f22 /proc/$$/stat)$"; exit "${int',
     )
     result = bash(text, env={"PUNCH_STATE_DIR": ""})
     assert result.returncode == 6
