@@ -27,7 +27,7 @@ from punchlib.cli.options import (
 )
 from punchlib.config import Config, Route
 from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import capacity, checks, manifest, report, storage, warming
+from punchlib.jobs import capacity, checks, manifest, report, result_stream, storage, warming
 from punchlib.jobs.attempts import Attempts, Keeping
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Ec2Launcher, LambdaLauncher, Launcher
@@ -56,6 +56,10 @@ def run(
         typer.Option(
             metavar="KEY=FILE", help="Fetch the result into FILE (- is stdout). Repeatable."
         ),
+    ] = None,
+    result: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where a job's [result] goes; otherwise to stdout."),
     ] = None,
     retries: Retries = 1,
     prewarm: Annotated[
@@ -92,11 +96,17 @@ def run(
         with interruptible():
             job = manifest.load(folder)
             request = RunRequest(
-                pairs("--put", put), pairs("--get", get), timeout, _knobs(env, route)
+                pairs("--put", put),
+                pairs("--get", get),
+                timeout,
+                _knobs(env, route),
+                _result(job, result),
             )
-            if sum((json, events_too, storage.STDOUT in request.gets.values())) > 1:
+            streams = bool(job.result) and request.result == storage.STDOUT
+            if sum((json, events_too, streams, storage.STDOUT in request.gets.values())) > 1:
                 raise UsageError(
-                    "--json, --events and --get KEY=- all want stdout", next_step="choose one"
+                    "--json, --events, --get KEY=- and a [result] all want stdout",
+                    next_step="choose one; --result FILE takes the result",
                 )
             how = How(local, retries, prewarm, follow_logs, events_too, json, function, ec2)
             running = Running(job, request, how, str(folder.absolute()))
@@ -115,6 +125,25 @@ def run(
         raise
     if json and running.attempts and running.attempts.runner:
         output.data(running.attempts.runner.report.to_json())
+    running.leave()
+
+
+def _result(job: Job, result: Path | None) -> Path:
+    """Where the job's result goes.
+
+    Raises:
+        UsageError: it has none, or the file cannot be there.
+    """
+    if result is None:
+        return storage.STDOUT
+    if not job.result:
+        raise UsageError(
+            f"--result {result}: this job has no [result] in its {manifest.MANIFEST}",
+            next_step="--get KEY=FILE fetches what it puts into the bucket",
+        )
+    if result != storage.STDOUT and (result.is_dir() or not result.absolute().parent.is_dir()):
+        raise UsageError(f"--result {result} is a folder, or in one that does not exist")
+    return result
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,7 @@ class Running:
 
     def __init__(self, job: Job, request: RunRequest, how: How, name: str) -> None:
         self.attempts: Attempts | None = None
+        self._report: report.Report | None = None
         self._job = job
         self._request = request
         self._how = how
@@ -179,7 +209,12 @@ class Running:
 
                 watching = _Watching(progress, root, how.function, how.follow_logs, how.events_too)
                 self.attempts = Attempts(make, events, how.retries, keeping, watching)
-                self.attempts.run()
+                self._report = self.attempts.run()
+
+    def leave(self) -> None:
+        """Ends as who writes into a pipe whose reader has gone, where that is what happened."""
+        if self._report and any(o.get("reader_gone") for o in self._report.outputs):
+            raise typer.Exit(result_stream.READER_GONE)
 
 
 def _check_width(function: str, workers: int, events: EventSink, prewarm: bool) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,32 +14,44 @@ from typing import Annotated
 
 import typer
 
+from punchlib.aws.clients import client
+from punchlib.aws.errors import translate
 from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
-from punchlib.cli.options import EC2_HANDLER, Ec2, Function, Local, Retries, Timeout
-from punchlib.cli.run import How, Running
-from punchlib.cli.sh_objects import PREFIX, Objects, target
+from punchlib.cli.options import EC2_HANDLER, Function, Local, Retries, Timeout
+from punchlib.cli.run import How, Running, bucket_config
+from punchlib.cli.sh_objects import Objects, target
 from punchlib.config import Config
-from punchlib.errors import PunchError, UsageError
-from punchlib.jobs import manifest
+from punchlib.errors import UsageError
+from punchlib.jobs import capacity, manifest, storage
+from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import RunRequest
+from punchlib.runs import cost
+from punchlib.sh import forecast
 from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter
+from punchlib.sh.pieces import Input, best_width, pieces
 from punchlib.sh.plan import WIDEST, Plan
 from punchlib.sh.reading import Pipeline, read
 
-#: As the status of who writes into a pipe that nobody reads: 128 + SIGPIPE.
-_READER_GONE = 141
+AUTO = "auto"
+#: Workers that we take without being told to.
+_MOST_BY_ITSELF = 64
 
 
 def sh(
     pipeline: Annotated[
         str, typer.Argument(metavar="PIPELINE|FILE", help="A pipeline, or a file that holds one.")
     ],
-    width: Annotated[int, typer.Option(metavar="N", help=f"Workers, 1 to {WIDEST}.")] = 4,
+    width: Annotated[
+        str, typer.Option(metavar="N", help=f"Workers, 1 to {WIDEST}; auto goes by the size.")
+    ] = AUTO,
     local: Local = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say how each stage would run, and why; run nothing.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="The same, with workers, time and cost.")
     ] = False,
     emit: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the job's scripts in DIR.")
@@ -55,53 +67,75 @@ def sh(
     retries: Retries = 1,
     timeout: Timeout = None,
     function: Function = Config.function,
-    ec2: Ec2 = EC2_HANDLER,
+    ec2: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Run the last stages on this EC2 handler."),
+    ] = None,
 ) -> None:
     """Runs a pipeline on N workers; the result is what one shell gives under LC_ALL=C.
 
     Inputs: files, s3://BUCKET/KEY, stdin. Outputs: stdout, > FILE, > s3://BUCKET/KEY.
     """
     with interruptible(), _scratch() as folder:
-        if not 1 <= width <= WIDEST:
-            raise UsageError(f"--width {width} is not possible", next_step=f"use 1 to {WIDEST}")
+        wanted = _width(width)
         if emit and emit.exists() and (not emit.is_dir() or any(emit.iterdir())):
             raise UsageError(f"{emit} exists and is not empty", next_step="name a new folder")
-        parsed = read(_script(pipeline), os.environ)
+        objects = Objects(local, put or [], folder)
+        parsed = read(_script(pipeline), os.environ, objects.matching)
         plan = planning.make(parsed)
-        if explain and not emit:
+        if explain and not emit and not dry_run:
             _tell(plan)
             return
-        objects = Objects(local, put or [], folder)
         result = target(parsed.target, objects, force=force)
         found = {name: objects.find(name) for name in _names(plan)}
-        if plan.mapped and (open_end := objects.without_newline(plan.inputs or ())):
+        whole_lines = plan.unpack or not plan.mapped
+        if not whole_lines and (open_end := objects.without_newline(plan.inputs or ())):
             plan = planning.make(parsed, whole=f"{open_end} does not end with a newline")
-        token = objects.token
-        key = result if isinstance(result, str) else f"{PREFIX}/{token}/result"
-        kept = emit or folder / "job"
-        Emitter(plan, width, found, key, token).write(kept, _comment(parsed, objects.puts, key))
-        if explain:
+        if plan.has_workers and not wanted:
+            wanted = best_width(plan, found, _most(local, function))
+        if explain or dry_run:
             _tell(plan)
+        if dry_run:
+            _forecast(plan, wanted, found, function=None if local else function)
             return
-        gets = {} if isinstance(result, str) else {key: result}
-        request = RunRequest(objects.puts, gets, timeout)
-        how = How(local, retries, quiet=quiet, function=function, ec2=ec2)
+        key = result if isinstance(result, str) else ""
+        kept = emit or folder / "job"
+        last: Place = "ec2" if ec2 else "lambda"
+        comment = _comment(parsed, objects.puts)
+        Emitter(plan, wanted, found, key, objects.token, last).write(kept, comment)
+        if explain:
+            return
+        to = storage.STDOUT if isinstance(result, str) else result
+        request = RunRequest(objects.puts, {}, timeout, result=to)
+        how = How(local, retries, quiet=quiet, function=function, ec2=ec2 or EC2_HANDLER)
+        running = Running(manifest.load(kept), request, how, f"punch sh {pipeline}"[:200])
         try:
-            Running(manifest.load(kept), request, how, f"punch sh {pipeline}"[:200]).run()
-        except PunchError as error:
-            if isinstance(error.__cause__, BrokenPipeError):
-                _let_go_of_stdout()
-                gone = PunchError("stdout was closed before the end of the result")
-                gone.exit_code = _READER_GONE
-                raise gone from error
-            raise
+            running.run()
         finally:
             objects.sweep()
+        running.leave()
 
 
-def _let_go_of_stdout() -> None:
-    """What is still in Python's buffer has no reader: its flush at the end would fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _width(text: str) -> int:
+    """Workers; 0 leaves it to the size.
+
+    Raises:
+        UsageError: it is no possible number.
+    """
+    if text == AUTO:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= WIDEST:
+        raise UsageError(f"--width {text} is not possible", next_step=f"use 1 to {WIDEST}, or auto")
+    return int(text)
+
+
+def _most(local: bool, function: str) -> int:
+    """How many workers can run at once."""
+    if local:
+        return len(os.sched_getaffinity(0))
+    allowed, _ = capacity.most_at_once(client("lambda", bucket_config()), function)
+    # Some are left for the nodes that gather, and for whoever else runs something.
+    return max(1, min(_MOST_BY_ITSELF, (allowed or _MOST_BY_ITSELF) // 2))
 
 
 @contextmanager
@@ -137,13 +171,49 @@ def _names(plan: Plan) -> list[str]:
 
 def _tell(plan: Plan) -> None:
     width = max(len(t.text) for t in plan.told)
-    lines = [f"{t.text:{width}}  {t.how}: {t.why}" for t in plan.told]
+    _say([f"{t.text:{width}}  {t.how}: {t.why}" for t in plan.told])
+
+
+def _forecast(plan: Plan, width: int, found: Mapping[str, Input], function: str | None) -> None:
+    """Says how much it would be; `function` is None at home."""
+    cut = pieces(plan, width, found)
+    size = sum(found[name].size for name in plan.inputs or ())
+    workers = f"{len(cut)} workers" if len(cut) > 1 else "1 worker" if cut else "no workers"
+    lines = [
+        f"{workers} and {forecast.nodes(len(cut)) - len(cut)} that gather, for {size:,} bytes in "
+        f"{len(plan.inputs or ())} inputs; about {forecast.seconds(cut, size):.1f} s"
+    ]
+    if function:
+        memory = _memory(function)
+        spent = forecast.cost(cut, size, memory, cost.load_prices())
+        lines.append(
+            f"about {cost.money(spent.total)} on AWS with {memory >> 20} MB each, prices of "
+            f"{spent.as_of}, and {cost.money(cost.load_prices()['transfer_gb'])} for each GB that "
+            "they send to each other"
+        )
+    _say(lines)
+
+
+def _memory(function: str) -> int:
+    """The memory of the function's workers, in bytes.
+
+    Raises:
+        PunchError: it cannot be asked.
+    """
+    asked = client("lambda", bucket_config())
+    try:
+        size = asked.get_function_configuration(FunctionName=function)["MemorySize"]
+    except Exception as error:
+        raise translate(error, f"the function {function!r} cannot be asked") or error from error
+    return int(size) << 20
+
+
+def _say(lines: list[str]) -> None:
     output.stdout("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
 
 
-def _comment(parsed: Pipeline, puts: Mapping[str, Path], key: str) -> str:
+def _comment(parsed: Pipeline, puts: Mapping[str, Path]) -> str:
     """What is at the top of each script."""
     line = " | ".join(stage.text for stage in parsed.stages)
     again = "".join(f" --put {shlex.quote(f'{k}={file}')}" for k, file in puts.items())
-    again += f" --get {shlex.quote(key)}=FILE"
     return f"punch sh: {line}\nagain: punch run DIR{again}"

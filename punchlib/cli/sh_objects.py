@@ -16,11 +16,11 @@ from punchlib.cli.options import pairs
 from punchlib.cli.run import bucket_config
 from punchlib.errors import StorageError, UsageError
 from punchlib.jobs import storage
-from punchlib.sh.emit import Input
+from punchlib.sh.object_patterns import S3, ObjectPattern
+from punchlib.sh.pieces import Input
 
 #: What a run puts into the bucket, and takes away again.
 PREFIX = "punch-sh"
-_S3 = "s3://"
 
 
 class Objects:
@@ -49,7 +49,7 @@ class Objects:
         Raises:
             UsageError: it is not in the bucket that nodes use.
         """
-        bucket, _, key = name.removeprefix(_S3).partition("/")
+        bucket, _, key = name.removeprefix(S3).partition("/")
         if not bucket or not key:
             raise UsageError(f"{name} is not s3://BUCKET/KEY")
         if self._config and bucket != self._config.bucket:
@@ -58,6 +58,19 @@ class Objects:
                 next_step=f"export AWS_BUCKET={bucket}",
             )
         return key
+
+    def matching(self, pattern: ObjectPattern) -> list[str]:
+        """The objects that a pattern stands for.
+
+        Raises:
+            UsageError: there is none, or it is not in the bucket that nodes use.
+            StorageError: the bucket refused.
+        """
+        if self.local:
+            return pattern.choose(self._given)
+        self.key(pattern.text)
+        keys = storage.keys(self._s3, self._bucket, pattern.prefix)
+        return pattern.choose(key for key in keys if not key.endswith("/"))
 
     def find(self, name: str) -> Input:
         """The object that holds what a name of the pipeline stands for.
@@ -71,7 +84,7 @@ class Objects:
         return self._found[name][0]
 
     def _find(self, name: str) -> tuple[Input, Path | None]:
-        if not name.startswith(_S3):
+        if not name.startswith(S3):
             file = self._spooled() if name == "-" else Path(name)
             return self._uploaded(f"{PREFIX}/{self.token}/input{len(self.puts) + 1}", file)
         key = self.key(name)
@@ -106,7 +119,7 @@ class Objects:
         try:
             return self._s3.head_object(Bucket=self._bucket, Key=key)
         except Exception as error:
-            raise translate(error, f"{_S3}{self._bucket}/{key}") or error from error
+            raise translate(error, f"{S3}{self._bucket}/{key}") or error from error
 
     @property
     def _bucket(self) -> str:
@@ -147,14 +160,14 @@ class Objects:
 
 
 def target(name: str | None, objects: Objects, *, force: bool) -> Path | str:
-    """Where the result goes: a file, `storage.STDOUT`, or a key.
+    """Where the result goes: a file, `storage.STDOUT`, or a key of the bucket.
 
     Raises:
         UsageError: it exists, or cannot be written.
     """
     if name is None:
         return storage.STDOUT
-    if name.startswith(_S3):
+    if name.startswith(S3):
         key = objects.key(name)
         if objects.local:
             raise UsageError(

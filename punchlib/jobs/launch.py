@@ -197,7 +197,8 @@ class Ec2Launcher:
         if self._family == socket.AF_UNIX:
             connection = socket.socket(socket.AF_UNIX)
             try:
-                connection.connect(self._address)
+                with handler_call.unix_address(self._address) as address:
+                    connection.connect(address)
             except OSError:
                 connection.close()
                 raise

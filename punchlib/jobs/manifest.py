@@ -8,6 +8,9 @@ The manifest is `job.toml` at the top of the folder. All of it is optional:
     [nodes.merger]                 # the script merger.sh
     place = "ec2"                  # or "lambda"; else the text of the script decides
     args = ["v1", "verbose"]       # bash SCRIPT FOLDER v1 verbose
+
+    [result]                       # what this connection sends is the result: it goes to stdout
+    connection = "KEY"
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.errors import UsageError
+from punchlib.jobs import result_stream
 from punchlib.jobs.placement import Place, place
 from punchlib.names import check_name, check_text, shown
 from punchlib.node.protocol import check_knobs
@@ -54,12 +58,15 @@ class Job:
         nodes: sorted by id.
         timeout: seconds, from the manifest; None where it says nothing.
         env: knobs for its nodes.
+        result: the connection whose receiver is the machine that runs the job; "" for none. Then
+            one of its nodes is `here`.
     """
 
     folder: Path
     nodes: tuple[Node, ...]
     timeout: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    result: str = ""
 
 
 def load(folder: Path) -> Job:
@@ -88,9 +95,29 @@ def load(folder: Path) -> Job:
             raise UsageError(
                 f"{folder / MANIFEST} names the node {id_!r}, but there is no {id_}.sh"
             )
-    nodes = tuple(_node(paths[i], _table(settings, i, folder), folder) for i in sorted(paths))
+    nodes = [_node(paths[i], _table(settings, i, folder), folder) for i in sorted(paths)]
     env = check_knobs(manifest.get("env", {}), f"{folder / MANIFEST}: env")
-    return Job(folder, nodes, _timeout(manifest, folder), env)
+    result = _result(_table(manifest, "result", folder), folder)
+    if result:
+        if result_stream.NODE in paths:
+            raise UsageError(
+                f"{paths[result_stream.NODE]} has the name of the node that receives the result",
+                next_step="rename it",
+            )
+        # As a script it would be this line, which is what the checks read.
+        text = f"pashlib '{result_stream.receiving(result, 'result')}'\n"
+        nodes.append(Node(result_stream.NODE, folder / MANIFEST, text, "here"))
+    return Job(folder, tuple(nodes), _timeout(manifest, folder), env, result)
+
+
+def _result(settings: Mapping[str, Any], folder: Path) -> str:
+    connection = settings.get("connection", "")
+    if not isinstance(connection, str) or set(settings) - {"connection"} or "*" in connection:
+        raise UsageError(
+            f"{folder / MANIFEST}: {shown(str(dict(settings)))} is no result",
+            next_step='[result] connection = "KEY", as in send*KEY*0*1*FIFO',
+        )
+    return check_text(connection, f"{folder / MANIFEST}: result.connection")
 
 
 def _node(path: Path, settings: Mapping[str, Any], folder: Path) -> Node:
@@ -181,8 +208,8 @@ def _read(path: Path) -> dict[str, Any]:
         # ValueError: no TOML, no UTF-8, or a number of thousands of digits.
         raise UsageError(f"{path} is not TOML that we can read: {error}") from None
     for name in manifest:
-        if name not in ("timeout", "nodes", "env"):
+        if name not in ("timeout", "nodes", "env", "result"):
             raise UsageError(
-                f"{path} has an unknown entry {name!r}", next_step="timeout, nodes, env"
+                f"{path} has an unknown entry {name!r}", next_step="timeout, nodes, env, result"
             )
     return manifest

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-Place = Literal["ec2", "lambda"]
+#: `here` is the machine that runs the job, which may receive its result and runs no script.
+Place = Literal["ec2", "lambda", "here"]
 
 #: A script that holds one of these, anywhere and literally, runs on EC2.
 EC2_MARKS = ("split", "s3-put", "sort -m", "merge")

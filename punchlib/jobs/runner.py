@@ -25,6 +25,7 @@ from punchlib.jobs.lease import PATIENCE, Lease
 from punchlib.jobs.manifest import Job, Node
 from punchlib.jobs.placement import Place
 from punchlib.jobs.report import Outcome, Report, failure, too_late
+from punchlib.jobs.result_stream import ResultStream
 from punchlib.net import s3_route
 from punchlib.node.protocol import PREFIX, Event, Result, Task
 from punchlib.runs import timeline
@@ -47,6 +48,8 @@ class RunRequest:
     Attributes:
         puts: object key -> file to upload before the start.
         gets: object key -> file to write after a good end.
+        result: where the result goes, of a job that has one as a stream; `storage.STDOUT` or a
+            file.
         timeout: seconds; None: the manifest's, else 900.
         env: knobs for the nodes; they win over the manifest's.
     """
@@ -55,6 +58,7 @@ class RunRequest:
     gets: Mapping[str, Path] = field(default_factory=dict)
     timeout: float | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    result: Path = storage.STDOUT
 
 
 class JobRunner:
@@ -81,7 +85,9 @@ class JobRunner:
         assert config.bucket
         self._job = job
         self._request = request
-        self._launchers = launchers
+        self._result = ResultStream(job.result, request.result) if job.result else None
+        here: Mapping[Place, Launcher] = {"here": self._result} if self._result else {}
+        self._launchers = {**launchers, **here}
         self._s3 = s3
         self._config = config
         self._bucket = config.bucket
@@ -120,6 +126,8 @@ class JobRunner:
                 self._give_up()
             if not self._committed:
                 self._abort()
+            if self._result:
+                self._result.drop()
             self._sweep()
             self.report.elapsed = self._events.elapsed()
         return self.report
@@ -130,16 +138,17 @@ class JobRunner:
             size = storage.upload(self._s3, self._bucket, key, file, tell)
             self._events.tell("step", f"put {size:,} bytes from {file} to {key}")
         folder = self.report.folder_id
+        scripts = [n for n in self._job.nodes if n.place != "here"]
         with ThreadPoolExecutor(8) as pool:
             leased = pool.submit(self._lease.start)
             list(
                 pool.map(
                     lambda n: storage.upload_script(self._s3, self._bucket, folder, n.id, n.raw),
-                    self._job.nodes,
+                    scripts,
                 )
             )
             leased.result()
-        self._events.tell("step", f"uploaded {len(self._job.nodes)} scripts to folder {folder}")
+        self._events.tell("step", f"uploaded {len(scripts)} scripts to folder {folder}")
 
     def _start(self) -> None:
         job_key = secrets.token_hex(32)
@@ -210,10 +219,11 @@ class JobRunner:
             why = "a node failed" if failing else f"{timeout:g} s are over"
             self._events.tell("step", f"{why}: stopping {', '.join(missing)}")
             self._give_up(0.0 if failing else LAST_WORDS)
-        if failing:
-            raise failure(self.report)
-        if missing:
-            raise too_late(self.report, missing, timeout)
+        if failing or missing:
+            problem = failure(self.report) if failing else too_late(self.report, missing, timeout)
+            if self._result and self._result.spent:
+                problem.may_pass = False  # the same bytes would come twice
+            raise problem
 
     def _wait_for_one(self, deadline: float) -> bool:
         """Takes one outcome; False when the deadline came first."""
@@ -241,6 +251,9 @@ class JobRunner:
         self._committed = True
         for upload in uploads:
             self._events.tell("step", f"completed {upload['key']}")
+        if self._result:
+            self.report.outputs.append(self._result.keep())
+            self._events.tell("step", f"the result has {self._result.size:,} bytes")
         for key, file in self._request.gets.items():
             tell = partial(self._events.tell, "step")
             size = storage.download(self._s3, self._bucket, key, file, tell)

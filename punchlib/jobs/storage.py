@@ -135,6 +135,17 @@ def download(
         return size
 
 
+def keys(s3: Any, bucket: str, prefix: str) -> list[str]:
+    """The keys of all objects that begin with `prefix`.
+
+    Raises:
+        StorageError: the bucket refused.
+    """
+    with _translated(f"cannot list s3://{bucket}/{prefix}*"):
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+
 def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:
     """Removes every object whose key begins with `prefix`.
 

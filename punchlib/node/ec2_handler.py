@@ -38,7 +38,7 @@ from punchlib.node.handling import answer_probe, ensure_engine, log, run_event, 
 from punchlib.node.probe_event import Probe
 from punchlib.node.protocol import Event
 from punchlib.node.script_runner import ScriptRunner
-from punchlib.runtime.handler_call import TOKEN_FILE, take_token
+from punchlib.runtime.handler_call import TOKEN_FILE, take_token, unix_address
 from punchlib.runtime.invoke_lambda import NODE_DOOR
 
 HOST = "127.0.0.1"
@@ -75,7 +75,8 @@ def listen(host: str = HOST, port: int = PORT, *, unix: Path | None = None) -> s
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if unix.is_socket():
             unix.unlink()  # of a handler that was killed
-        listener.bind(str(unix))
+        with unix_address(str(unix)) as address:
+            listener.bind(address)
         listener.listen(1024)
     except OSError as error:
         raise UsageError(

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,17 @@ class EventLog:
 
     Args:
         job: the job's id, for the log.
+        log: takes each event, marked with its node and job; None: it goes to stderr.
     """
 
-    def __init__(self, job: str = "") -> None:
+    def __init__(
+        self, job: str = "", log: Callable[[Mapping[str, Any]], object] | None = None
+    ) -> None:
         self._kept: list[dict[str, Any]] = []
         self._heard: deque[dict[str, Any]] = deque()
         self._hearing = 0
         self._job = job
+        self._log = log or _log
         self._sizes = {"kept": 0, "logged": 0}
         self._dropped = 0
         self._lock = threading.Lock()
@@ -126,7 +130,7 @@ class EventLog:
         with self._lock:
             if self._sizes["logged"] + size <= MOST_LOGGED:
                 self._sizes["logged"] += size
-                _log(event | ({"job": self._job} if self._job else {}))
+                self._log(event | ({"job": self._job} if self._job else {}))
             if event["event"] in _PASSING:
                 return
             if self._sizes["kept"] + size > MOST_KEPT:

@@ -17,7 +17,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,29 @@ REQUEST_TIME = 10.0
 #: Bytes of an answer: stderr's tails and failures of all scripts of an event.
 MAX_ANSWER = 64 << 20
 NONCE = 16
+_LONGEST_ADDRESS = 107
 
 
 class NotAllowed(PunchError):
     """The caller may not call; the message is for it."""
+
+
+@contextlib.contextmanager
+def unix_address(path: str) -> Iterator[str]:
+    """A Unix socket's address within the 107 bytes that it may have (unix(7)).
+
+    Args:
+        path: of the socket; a TMPDIR may be deep.
+    """
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield path
+        return
+    above, _, name = path.rpartition("/")
+    folder = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{name}"
+    finally:
+        os.close(folder)
 
 
 def take_token() -> bytes | None:

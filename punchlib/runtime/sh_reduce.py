@@ -2,6 +2,8 @@
 
     cat         the inputs, one after the other. Unlike `cat` it opens all of them first: when its
                 reader leaves early, no writer waits for ever for an input to be opened
+    lines       the input; fails where it does not end with a newline: its last line goes on in the
+                next piece
     sum         lines of numbers: each column is added (wc, grep -c)
     adjacent    outputs of `uniq -c` of consecutive pieces: where one ends with the line that the
                 next begins with, their counts are added
@@ -19,7 +21,7 @@ import sys
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.runtime.tool_edge import run
 
-_USAGE = "sh-reduce {cat|sum|adjacent|sorted|reversed} INPUT…"
+_USAGE = "sh-reduce {cat|lines|sum|adjacent|sorted|reversed} INPUT…"
 # As typing.TYPE_CHECKING, which takes 6 ms to import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +75,23 @@ def concatenated(inputs: list[BinaryIO]) -> Iterator[bytes]:
             yield block
 
 
+def of_lines(inputs: list[BinaryIO]) -> Iterator[bytes]:
+    """The same, as far as it is whole lines.
+
+    Raises:
+        UsageError: the last one is not.
+    """
+    end = b"\n"
+    for block in concatenated(inputs):
+        yield block
+        end = block[-1:]
+    if end != b"\n":
+        raise UsageError(
+            "a file that another follows does not end with a newline, so a line goes on in that",
+            next_step="punch sh --width 1",
+        )
+
+
 def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
     """Columns of numbers.
 
@@ -97,6 +116,7 @@ def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
 
 _KINDS: dict[str, Callable[[list[BinaryIO]], Iterator[bytes]]] = {
     "cat": concatenated,
+    "lines": of_lines,
     "sum": added,
     "adjacent": adjacent,
     "sorted": merged,

@@ -2,7 +2,8 @@
 
     worker1 … workerN     read their ranges of the input, run the mapped commands, send
     merger1 …             gather up to 16 streams each; only where there are more
-    last                  gathers the rest, runs the tail, puts the result
+    last                  gathers the rest, runs the tail, sends the result to whoever runs the
+                          job, or puts it into the bucket
 
 The scripts have the form of docs/scripts.md: each stage in the background, FIFOs in between.
 """
@@ -17,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from punchlib.errors import UsageError
+from punchlib.jobs.placement import Place
 from punchlib.sh.commands import REDUCE
 from punchlib.sh.forms import Gather
+from punchlib.sh.pieces import Input, Range, pieces
 from punchlib.sh.plan import Command, Plan
 
 #: Streams that one node gathers; GNU sort merges so many without temporary files.
 FAN_IN = 16
-#: Bytes; further than any object goes: readers clamp a range to the object.
-_END = 10**15
 _PIDS = 'pids_to_kill="${!} ${pids_to_kill}"'
 #: Fails at a NUL: grep and rev treat what follows it otherwise, in a piece as in the whole.
 _NO_NUL = (
@@ -32,19 +33,6 @@ _NO_NUL = (
     r' say grep -a, or put tr -d "\\000" before it/;w /dev/stderr'
     "\nQ3\n}'"
 )
-
-
-@dataclass(frozen=True)
-class Input:
-    """One object of the job's input.
-
-    Attributes:
-        key: in the bucket.
-        size: bytes.
-    """
-
-    key: str
-    size: int
 
 
 @dataclass
@@ -59,10 +47,15 @@ class _Script:
         self.fifos.append(f"{self.folder}#fifo{len(self.fifos) + 1}")
         return f'"{self.fifos[-1]}"'
 
-    def through(self, source: str, command: str) -> str:
+    def made_of(self, command: str) -> str:
+        """A stage; the FIFO that it writes."""
         out = self.fifo()
-        self.stages.append(f"<{source} {command} >{out}")
+        self.stages.append(f"{command} >{out}")
         return out
+
+    def through(self, source: str, command: str) -> str:
+        """One that reads stdin."""
+        return self.made_of(f"<{source} {command}")
 
     def text(self, comment: str) -> str:
         pashlib = [f"/opt/pashlib {' '.join(self.streams)}"] if self.streams else []
@@ -105,20 +98,29 @@ class Emitter:
 
     Args:
         plan: what runs where.
-        width: workers; ignored where the plan has none.
+        width: workers, of which there are fewer where there are fewer pieces, and none where the
+            plan has none.
         inputs: by name, as the plan has them.
-        output: the key of the result.
+        output: the key of the result; "" streams it to whoever runs the job.
         token: makes the job's names its own.
+        last: where the last node runs.
     """
 
     def __init__(
-        self, plan: Plan, width: int, inputs: Mapping[str, Input], output: str, token: str
+        self,
+        plan: Plan,
+        width: int,
+        inputs: Mapping[str, Input],
+        output: str,
+        token: str,
+        last: Place = "lambda",
     ) -> None:
         self._plan = plan
-        self._width = width
         self._inputs = inputs
+        self._pieces = pieces(plan, width, inputs)
         self._output = output
         self._token = token
+        self._last = last
         self._folder = f"/tmp/pash_sh/{hashlib.sha256(token.encode()).hexdigest()[:32]}/"
         self._scripts: list[_Script] = []
         self._connections = 0
@@ -140,16 +142,18 @@ class Emitter:
             for script in self._scripts:
                 text = script.text(comment).encode(errors="surrogateescape")
                 (folder / f"{script.id}.sh").write_bytes(text)
-                place = "ec2" if script.id == "last" else "lambda"
+                place = self._last if script.id == "last" else "lambda"
                 places.append(f'[nodes.{script.id}]\nplace = "{place}"\n')
+            if not self._output:
+                places.append(f'[result]\nconnection = "{self._key("result")}"\n')
             (folder / "job.toml").write_text("\n".join(places))
         except OSError as error:
             raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
 
     def _build(self) -> None:
         plan = self._plan
-        if plan.mapped:
-            parts = [self._worker(number) for number in range(self._width)]
+        if plan.has_workers:
+            parts = [self._worker(number) for number in range(len(self._pieces))]
             merger = 0
             while len(parts) > FAN_IN:
                 merged = []
@@ -165,38 +169,39 @@ class Emitter:
             stream = self._whole_input(last)
         for command in plan.tail:
             stream = self._ran(last, stream, command)
-        last.stages.append(
-            f"python3.9 aws/s3-put-object.py {shlex.quote(self._output)} {stream} $1"
-        )
+        if self._output:
+            last.stages.append(
+                f"python3.9 aws/s3-put-object.py {shlex.quote(self._output)} {stream} $1"
+            )
+        else:
+            last.streams.append(_sending(self._key("result"), stream))
 
     def _script(self, id_: str) -> _Script:
         self._scripts.append(_Script(id_, self._folder))
         return self._scripts[-1]
 
+    def _key(self, name: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._token}/{name}"))
+
     def _link(self, sender: _Script, source: str, receiver: _Script) -> str:
         self._connections += 1
-        key = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._token}/{self._connections}")
+        key = self._key(str(self._connections))
         arrived, out = receiver.fifo(), receiver.fifo()
-        sender.streams.append(f"send*{key}*0*1*{source.strip(chr(34))}")
+        sender.streams.append(_sending(key, source))
         receiver.streams.append(f"recv*{key}*1*0*{arrived.strip(chr(34))}")
         receiver.stages.append(f"runtime/dgsh-tee -i {arrived} -o {out} -I -b 5M")
         return out
 
     def _worker(self, number: int) -> _Part:
         node = self._script(f"worker{number + 1}")
-        begin, ranges = self._ranges(number)
-        fifos = []
-        for key, first, last in ranges:
-            fifos.append(node.fifo())
-            node.stages.append(
-                f"python3.9 aws/s3-shard-reader.py {shlex.quote(key)} {fifos[-1]}"
-                f" bytes={first}-{last} shard={number} num_shards={self._width}"
-            )
-        stream = _concatenated(node, fifos)
+        piece = self._pieces[number]
+        stream = _concatenated(node, [self._read(node, number, r) for r in piece.ranges])
+        if self._plan.unpack and self._plan.mapped and number < len(self._pieces) - 1:
+            stream = node.made_of(f"{REDUCE} lines {stream}")
         for command in self._plan.mapped:
             if command.text_only:
                 stream = node.through(stream, _NO_NUL)
-            if command.primed and begin:
+            if command.primed and piece.begin:
                 # The newline before our first line, whose image is then taken off again.
                 stream = node.through(stream, """bash -c 'printf "\\n"; exec cat'""")
                 stream = node.through(stream, _shell(command))
@@ -205,28 +210,23 @@ class Emitter:
                 stream = node.through(stream, _shell(command))
         return node, stream
 
-    def _ranges(self, number: int) -> tuple[int, list[tuple[str, int, int]]]:
-        """Where this worker's piece of the whole input begins, and its ranges of the objects."""
-        objects = [self._inputs[name] for name in self._plan.inputs or ()]
-        total = sum(o.size for o in objects)
-        begin = number * total // self._width
-        end = (number + 1) * total // self._width
-        found, at = [], 0
-        for obj in objects:
-            first, stop = max(begin - at, 0), min(end - at, obj.size)
-            if first < stop:
-                found.append((obj.key, first, _END if stop == obj.size else stop - 1))
-            at += obj.size
-        # An empty range, so that the worker has an input.
-        return begin, found or [(objects[0].key, 1, 0)]
+    def _read(self, node: _Script, number: int, part: Range) -> str:
+        """One range of a piece, unpacked where it must be."""
+        key, out = shlex.quote(part.key), node.fifo()
+        if self._plan.unpack:
+            node.stages.append(f"python3.9 aws/s3-get-object.py {key} {out}")
+            return node.through(out, shlex.join(self._plan.unpack))
+        node.stages.append(
+            f"python3.9 aws/s3-shard-reader.py {key} {out}"
+            f" bytes={part.first}-{part.last} shard={number} num_shards={len(self._pieces)}"
+        )
+        return out
 
     def _gathered(self, node: _Script, parts: Sequence[_Part]) -> str:
         fifos = [self._link(sender, source, node) for sender, source in parts]
         gather: Gather = self._plan.gather
         if gather.merges and len(fifos) > 1:
-            out = node.fifo()
-            node.stages.append(f"{shlex.join(gather.words)} {' '.join(fifos)} >{out}")
-            stream = out
+            stream = node.made_of(f"{shlex.join(gather.words)} {' '.join(fifos)}")
         else:
             stream = _concatenated(node, fifos)
             if gather.words and not gather.merges:
@@ -256,10 +256,12 @@ class Emitter:
 def _concatenated(node: _Script, fifos: Sequence[str]) -> str:
     if len(fifos) == 1:
         return fifos[0]
-    out = node.fifo()
     # Not `cat`, which opens one after the other: `head` may leave before it opens the last.
-    node.stages.append(f"{REDUCE} cat {' '.join(fifos)} >{out}")
-    return out
+    return node.made_of(f"{REDUCE} cat {' '.join(fifos)}")
+
+
+def _sending(key: str, source: str) -> str:
+    return f"send*{key}*0*1*{source.strip(chr(34))}"
 
 
 def _shell(command: Command, words: Sequence[str] | None = None) -> str:

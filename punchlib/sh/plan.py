@@ -8,6 +8,8 @@ from pathlib import Path
 from punchlib.errors import UsageError
 from punchlib.sh.commands import REDUCE, form_of
 from punchlib.sh.forms import Form, Gather
+from punchlib.sh.object_patterns import S3
+from punchlib.sh.packed import unpacker
 from punchlib.sh.reading import Pipeline, Stage
 
 #: Workers of one job; jobs of this width have been run (docs/scripts.md).
@@ -16,7 +18,6 @@ WIDEST = 128
 _SECOND_INPUTS = frozenset(("comm", "join", "paste"))
 #: Commands that do not read stdin.
 _NO_STDIN = frozenset(("seq", "printf", "echo", "yes", "true"))
-_S3 = "s3://"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Plan:
     Attributes:
         inputs: names of the files and objects (s3://…) whose concatenation is the input; "-" is
             stdin. None where the first command reads nothing.
+        unpack: what unpacks each input first; then each is one piece. Empty where pieces are
+            ranges of lines.
         mapped: what each worker runs on its piece; none: there are no workers.
         gather: how the workers' outputs become one.
         after: what follows each gathering: it may run on a part as well as on the whole.
@@ -66,6 +69,25 @@ class Plan:
     tail: tuple[Command, ...]
     told: tuple[Told, ...]
     target: str | None
+    unpack: tuple[str, ...] = ()
+
+    @property
+    def has_workers(self) -> bool:
+        return bool(self.mapped or self.unpack)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What gives the input.
+
+    Attributes:
+        unpack: as in `Plan`.
+        told: the stages that it takes.
+    """
+
+    inputs: tuple[str, ...] | None
+    unpack: tuple[str, ...] = ()
+    told: tuple[Told, ...] = ()
 
 
 def make(pipeline: Pipeline, whole: str = "") -> Plan:
@@ -86,22 +108,24 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
                 f"line {stage.line}: {stage.text} reads {form.files[0]} and not the pipe",
                 next_step="files are read by the first command of a pipeline",
             )
-    inputs = _inputs(pipeline, forms[0])
-    if stages[0].words[0] == "wc" and inputs is not None and len(forms[0].words) != 2:
+    head = _head(pipeline, forms)
+    if stages[0].words[0] == "wc" and head.inputs is not None and len(forms[0].words) != 2:
         # GNU makes the columns as wide as the file's size asks for (wc.c, compute_number_width).
         raise UsageError(
             f"line {stages[0].line}: several counts of a file are as wide as its size",
             next_step="write: cat FILE | wc",
         )
-    mapped, gather, after, told = _workers(stages, forms)
+    begin = len(head.told)
+    mapped, gather, after, told = _workers(
+        stages[begin:], forms[begin:], lines_before=not head.unpack
+    )
+    told = [*head.told, *told]
     done = len(told)
     tail = tuple(
-        _sequential(stage, form)
-        for number, (stage, form) in enumerate(zip(stages, forms, strict=True))
-        if number >= done
+        _sequential(stage, form) for stage, form in zip(stages[done:], forms[done:], strict=True)
     )
     why = "the stages before it give one stream"
-    before = forms[done - 1].split if done else None
+    before = forms[done - 1].split if done > begin else None
     if before and not before.keeps_lines:
         why = "the stage before it leaves no lines to cut at"
     for number in range(done, len(stages)):
@@ -110,7 +134,8 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
         if number == done and form.split and form.split.primed:
             reason = "it squeezes across the cut, and the stage before may leave nothing of a piece"
         told.append(Told(stages[number].text, "in one piece", reason))
-    if whole or inputs is None or all(command.words == ("cat",) for command in mapped):
+    idle = not head.unpack and all(command.words == ("cat",) for command in mapped)
+    if whole or head.inputs is None or idle:
         # Workers would pass bytes on, and nothing else.
         told = [
             replace(
@@ -122,7 +147,26 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
         ]
         tail = (*mapped, *tail)
         mapped, gather, after = (), Gather(), ()
-    return Plan(inputs, mapped, gather, after, tail, tuple(told), pipeline.target)
+    return Plan(head.inputs, mapped, gather, after, tail, tuple(told), pipeline.target, head.unpack)
+
+
+def _head(pipeline: Pipeline, forms: list[Form]) -> _Head:
+    """Takes what names the inputs, and what unpacks them, from the front."""
+    stages = pipeline.stages
+    how, why = "on each file", "each file is one piece: nothing tells where to cut"
+    if found := unpacker(stages[0].words):
+        unpack, files = found
+        inputs = files or ((pipeline.source or "-"),)
+        if not stages[0].env and not stages[0].quiet:
+            return _Head(inputs, unpack, (Told(stages[0].text, how, why),))
+    inputs_ = _inputs(pipeline, forms[0])
+    if len(stages) > 1 and forms[0].words == ("cat",) and inputs_:
+        found = unpacker(stages[1].words)
+        plain = not any(stage.env or stage.quiet for stage in stages[:2])
+        if found and not found[1] and plain:
+            told = [Told(stage.text, how, why) for stage in stages[:2]]
+            return _Head(inputs_, found[0], tuple(told))
+    return _Head(inputs_)
 
 
 def _form(stage: Stage) -> Form:
@@ -144,12 +188,17 @@ def _inputs(pipeline: Pipeline, first: Form) -> tuple[str, ...] | None:
 
 
 def _workers(
-    stages: tuple[Stage, ...], forms: list[Form]
+    stages: tuple[Stage, ...], forms: list[Form], *, lines_before: bool
 ) -> tuple[tuple[Command, ...], Gather, tuple[Command, ...], list[Told]]:
-    """Takes stages for the workers from the front, as many as are right there."""
+    """Takes stages for the workers from the front, as many as are right there.
+
+    Args:
+        stages, forms: what is left of the pipeline.
+        lines_before: there is a line before every piece but the first.
+    """
     mapped: list[Command] = []
     told: list[Told] = []
-    total = True
+    total = lines_before
     for number, (stage, form) in enumerate(zip(stages, forms, strict=True)):
         split = form.split
         if split is None or (split.primed and not total):
@@ -195,7 +244,7 @@ def _sequential(stage: Stage, form: Form) -> Command:
     words = form.words
     inputs: list[int] = []
     for index, word in enumerate(words[1:], 1):
-        remote = word.startswith(_S3)
+        remote = word.startswith(S3)
         if form.known or not (remote or _is_file(word)):
             continue
         if words[0] not in _SECOND_INPUTS:

@@ -11,12 +11,13 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from punchlib.errors import UsageError
 from punchlib.sh import dash
+from punchlib.sh.object_patterns import S3, ObjectPattern, refused
 
 #: Characters of a script.
 LONGEST = 1 << 20
@@ -85,12 +86,17 @@ class Pipeline:
     target: str | None = None
 
 
-def read(text: str, environ: Mapping[str, str]) -> Pipeline:
+#: Gives the objects that a pattern of s3://… stands for.
+Expand = Callable[[ObjectPattern], list[str]]
+
+
+def read(text: str, environ: Mapping[str, str], expand: Expand = refused) -> Pipeline:
     """Reads a script of assignments and one pipeline.
 
     Args:
         text: the script.
         environ: the variables that it may use.
+        expand: is asked for the objects of a pattern.
 
     Raises:
         UsageError: something in it is not understood; names the line and the text.
@@ -107,7 +113,7 @@ def read(text: str, environ: Mapping[str, str]) -> Pipeline:
         nodes = dash.tree(text)
     except dash.SyntaxRefusedError as error:
         _refuse_syntax(text, str(error))
-    return _Reader(text, environ).pipeline(nodes)
+    return _Reader(text, environ, expand).pipeline(nodes)
 
 
 def _refuse_syntax(text: str, said: str) -> NoReturn:
@@ -131,9 +137,10 @@ def _refuse_syntax(text: str, said: str) -> NoReturn:
 
 
 class _Reader:
-    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, text: str, environ: Mapping[str, str], expand: Expand) -> None:
         self._lines = text.split("\n")
         self._variables = dict(environ)
+        self._expand = expand
         self._line = 1
 
     def _refuse(self, why: str, next_step: str = "") -> NoReturn:
@@ -233,8 +240,11 @@ class _Reader:
         text = "".join(text for text, _ in parts)
         if not _PATTERN & set(plain):
             return [text] if text or any(quoted for _, quoted in parts) else []
-        if text.startswith("s3://"):
-            self._refuse("patterns of s3:// are not there yet", "name the objects")
+        if text.startswith(S3):
+            try:
+                return self._expand(ObjectPattern.of(parts))
+            except UsageError as error:
+                self._refuse(error.message, error.next_step)
         return _by_bash(parts)
 
     def _parts(self, word: list[Any], *, quoted: bool) -> list[tuple[str, bool]]:

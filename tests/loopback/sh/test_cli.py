@@ -77,7 +77,9 @@ def test_an_object_at_home(folder: Path) -> None:
 
 
 def test_explain_and_emit(folder: Path) -> None:
-    done = punch(folder, "--local", "--explain", "--emit", "job", "cat in.txt | sort | nl")
+    done = punch(
+        folder, "--local", "--width", "4", "--explain", "--emit", "job", "cat in.txt | sort | nl"
+    )
     assert done.returncode == 0
     how = done.stdout.decode().splitlines()
     assert how[1].split("  ")[-1].startswith("on each piece, then joined: ")
@@ -87,7 +89,7 @@ def test_explain_and_emit(folder: Path) -> None:
     again = next(
         line for line in (folder / "job/last.sh").read_text().splitlines() if "again" in line
     )
-    words = again.replace("DIR", "job").replace("FILE", "out").split()[4:]
+    words = again.replace("DIR", "job").split()[4:]
     ran = subprocess.run(
         [*PUNCH[:-1], "run", "--local", *words], cwd=folder, capture_output=True, check=False
     )
@@ -95,7 +97,7 @@ def test_explain_and_emit(folder: Path) -> None:
     expected = subprocess.run(
         ["bash", "-c", "cat in.txt | sort | nl"], cwd=folder, capture_output=True, check=True
     )
-    assert (folder / "out").read_bytes() == expected.stdout
+    assert ran.stdout == expected.stdout
     assert punch(folder, "--local", "--emit", "job", "sort in.txt").returncode == 2
 
 
@@ -146,7 +148,7 @@ def test_without_a_bucket(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("grep a nul", b"say grep -a"),
+        ("grep a nul >new", b"say grep -a"),
         ("cat in.txt | awk 'BEGIN {exit 3}' >new", b"ended with status 3"),
     ],
 )
@@ -165,5 +167,4 @@ def test_a_reader_that_leaves(folder: Path) -> None:
         cwd=folder, capture_output=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (141, b"some line\n")
-    assert b"Traceback" not in done.stderr
-    assert done.stderr.splitlines()[0].startswith(b"error: ")
+    assert done.stderr == b""

@@ -15,7 +15,8 @@ from punchlib.jobs.events import EventSink
 from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from punchlib.sh import plan as planning
-from punchlib.sh.emit import Emitter, Input
+from punchlib.sh.emit import Emitter
+from punchlib.sh.pieces import Input
 from punchlib.sh.reading import read
 from tests.support.sh_files import write_files
 from tests.support.sh_pieces import ENV
@@ -49,13 +50,13 @@ def run(cloud: LocalCloud, text: str, files: dict[str, str], folder: Path, width
     puts = {f"{token}/{Path(name).name}": Path(name) for name in names}
     inputs = {str(p): Input(key, p.stat().st_size) for key, p in puts.items()}
     job = folder / f"job-{token}"
-    Emitter(plan, width, inputs, f"{token}/result", token).write(job, "a test")
+    Emitter(plan, width, inputs, "", token).write(job, "a test")
     events = EventSink(lambda event: None)
     loaded = manifest.load(job)
     checks.check(loaded, events, local=True)
     assert not [m for m in events.moments if m.event == "run.warning"]
     config = Config.from_env()
-    request = RunRequest(puts, {f"{token}/result": folder / "out"}, timeout=100)
+    request = RunRequest(puts, timeout=100, result=folder / "out")
     s3 = client("s3", config)
     JobRunner(loaded, request, cloud.launchers, s3, config, events).run()
     return (folder / "out").read_bytes()

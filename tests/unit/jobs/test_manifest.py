@@ -32,6 +32,17 @@ def test_the_manifest_wins(tmp_path: Path) -> None:
     assert job.nodes[0].args == ("v1", "two words")
 
 
+def test_a_result_is_a_node_here(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("sort in")
+    (tmp_path / "job.toml").write_text('[result]\nconnection = "k"\n')
+    job = manifest.load(tmp_path)
+    assert job.result == "k"
+    assert [(n.id, n.place) for n in job.nodes] == [("a", "lambda"), ("result", "here")]
+    (tmp_path / "result.sh").write_text("sort in")
+    with pytest.raises(UsageError, match="has the name of the node"):
+        manifest.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -42,6 +53,10 @@ def test_the_manifest_wins(tmp_path: Path) -> None:
         ('[nodes.a]\nplace = "moon"', "nodes.a.place = 'moon'"),
         ("[nodes.a]\nargs = [1]", r"nodes.a.args = \[1\]"),
         ("memory = 3", "unknown entry 'memory'"),
+        ("result = 3", "result is not a table"),
+        ("[result]\nconnection = 3", "is no result"),
+        ("[result]\nconnection = 'a*b'", "is no result"),
+        ("[result]\nkey = 'a'", "is no result"),
     ],
 )
 def test_a_wrong_manifest_is_named(text: str, message: str, tmp_path: Path) -> None:

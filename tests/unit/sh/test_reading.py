@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchlib.errors import PunchError, UsageError
+from punchlib.sh.object_patterns import ObjectPattern
 from punchlib.sh.reading import read
 from tests.support.sh_pieces import ENV
 
@@ -84,7 +85,7 @@ def test_redirections_and_variables_in_front() -> None:
         ("cat ~/x", "~"),
         ("printf a=~b", "~"),
         ("cat {a,b}", "{ … }"),
-        ("cat s3://b/*.txt", "patterns of s3://"),
+        ("cat s3://b/*.txt", "line 1: s3://b/*.txt: no bucket"),
         ("cat a 2>&1 | sort", "redirection"),
         ("cat a >b | sort", "redirection"),
         ("cat a | sort <b", "redirection"),
@@ -119,3 +120,38 @@ def test_anything_is_read_or_refused(text: str) -> None:
         read(text, VARIABLES)
     except PunchError as error:
         assert error.message
+
+
+KEYS = ["2026/1.gz", "2026/10.gz", "2026/.1.gz", "2026/x/1.gz", "2026/*.gz", "2025/1.gz", "\xe9.gz"]
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("s3://b/2026/*.gz", ["2026/*.gz", "2026/1.gz", "2026/10.gz"]),
+        ("s3://b/2026/?.gz", ["2026/*.gz", "2026/1.gz"]),
+        ("s3://b/202[56]/1*", ["2025/1.gz", "2026/1.gz", "2026/10.gz"]),
+        ("s3://b/*/.1.gz", ["2026/.1.gz"]),
+        ("s3://b/2026/'*'.g?", ["2026/*.gz"]),
+        ("s3://b/*/*/*", ["2026/x/1.gz"]),
+        ("s3://b/[!2]*", ["\xe9.gz"]),
+    ],
+)
+def test_patterns_of_objects(word: str, found: list[str]) -> None:
+    """As a shell has them for files (POSIX 2.13.3)."""
+    asked = []
+
+    def expand(pattern: ObjectPattern) -> list[str]:
+        asked.append(pattern)
+        return pattern.choose(KEYS)
+
+    pipeline = read(f"cat {word} | sort", {}, expand)
+    assert pipeline.stages[0].words[1:] == tuple(f"s3://b/{key}" for key in found)
+    assert all(key.startswith(asked[0].prefix) for key in found)
+
+
+def test_a_pattern_without_objects() -> None:
+    with pytest.raises(UsageError, match=r"line 1: s3://b/z.*no such object"):
+        read("cat s3://b/z*", {}, lambda pattern: pattern.choose(KEYS))
+    with pytest.raises(UsageError, match="BUCKET"):
+        read("cat s3://*/z", {}, lambda pattern: pattern.choose(KEYS))

@@ -1,0 +1,117 @@
+"""Cuts the input of a plan into pieces, one for each worker, and says how many there should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from punchlib.sh.plan import Plan
+
+#: Bytes; further than any object goes: readers clamp a range to the object.
+_END = 10**15
+
+
+@dataclass(frozen=True)
+class Input:
+    """One object of the job's input.
+
+    Attributes:
+        key: in the bucket.
+        size: bytes.
+    """
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bytes of an object; the reader takes the lines that begin in it.
+
+    Attributes:
+        key: of the object.
+        first, last: the first byte and the last one.
+    """
+
+    key: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one worker reads.
+
+    Attributes:
+        begin: where it begins in the whole input, in bytes.
+        ranges: of the objects, in order.
+    """
+
+    begin: int
+    ranges: tuple[Range, ...]
+
+
+def pieces(plan: Plan, width: int, inputs: Mapping[str, Input]) -> list[Piece]:
+    """The pieces of the input, in its order; none where the plan has no workers.
+
+    Args:
+        plan: says whether an object may be cut.
+        width: how many there may be.
+        inputs: by the names that the plan has.
+    """
+    if not plan.has_workers:
+        return []
+    objects = [inputs[name] for name in plan.inputs or ()]
+    if plan.unpack:
+        return _of_files(objects, width)
+    total = sum(o.size for o in objects)
+    return [_of_lines(objects, number, width, total) for number in range(width)]
+
+
+def _of_lines(objects: list[Input], number: int, width: int, total: int) -> Piece:
+    begin = number * total // width
+    end = (number + 1) * total // width
+    found, at = [], 0
+    for obj in objects:
+        first, stop = max(begin - at, 0), min(end - at, obj.size)
+        if first < stop:
+            found.append(Range(obj.key, first, _END if stop == obj.size else stop - 1))
+        at += obj.size
+    # An empty range, so that the worker has an input.
+    return Piece(begin, tuple(found) or (Range(objects[0].key, 1, 0),))
+
+
+def _of_files(objects: list[Input], width: int) -> list[Piece]:
+    """Whole files, dealt out in order so that the largest share is small.
+
+    An empty file is none that a program could unpack; in the whole it would add nothing.
+    """
+    full = [o for o in objects if o.size] or objects[:1]
+    total, shares = sum(o.size for o in full), min(width, len(full))
+    dealt: dict[int, list[Input]] = {}
+    at = 0
+    for obj in full:
+        middle = at + obj.size / 2
+        dealt.setdefault(min(shares - 1, int(middle * shares / max(total, 1))), []).append(obj)
+        at += obj.size
+    return [
+        Piece(number, tuple(Range(o.key, 0, _END) for o in dealt[share]))
+        for number, share in enumerate(sorted(dealt))
+    ]
+
+
+#: Bytes for one more worker: some seconds of its time, against the half second that it takes to
+#: start. Packed text is several times as much when it is unpacked.
+_A_PIECE, _A_PACKED_PIECE = 32 << 20, 8 << 20
+
+
+def best_width(plan: Plan, inputs: Mapping[str, Input], most: int) -> int:
+    """How many workers are worth their start.
+
+    Args:
+        plan, inputs: as in `pieces`.
+        most: that there may be.
+    """
+    size = sum(inputs[name].size for name in plan.inputs or ())
+    step = _A_PACKED_PIECE if plan.unpack else _A_PIECE
+    return max(1, min(most, -(-size // step)))
