@@ -119,6 +119,10 @@ bench-wide: $(STAMP) ## a job of 83 scripts beside the same over plain FIFOs (RU
 bench-job: $(DEMO_STAMP) ## the example job phase by phase, beside the S3 route and sort (SIZES=MB,MB JSON=FILE)
 	@$(BIN)/python -m bench.job $(if $(SIZES),--sizes $(SIZES)) $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-sh
+bench-sh: $(STAMP) ## punch sh at widths 1 to 16 beside bash and beside S3 (MB=1000 JSON=FILE)
+	@$(BIN)/python -m bench.sh $(if $(MB),--mb $(MB)) $(if $(JSON),--json $(JSON))
+
 .PHONY: bench-idle
 bench-idle: $(STAMP) ## what 200 dgsh-tee and 200 connections take while they wait (MOST=SHARE JSON=FILE)
 	@tests/prepare.sh

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,8 +41,6 @@ class Objects:
         if given and not local:
             raise UsageError("--put is for --local", next_step="name the file in the pipeline")
         self._given = pairs("--put", given)
-        self._config = None if local else bucket_config()
-        self._s3: Any = None if local else client("s3", self._config)  # type: ignore[arg-type]
 
     def key(self, name: str) -> str:
         """The key of s3://BUCKET/KEY.
@@ -52,9 +51,9 @@ class Objects:
         bucket, _, key = name.removeprefix(S3).partition("/")
         if not bucket or not key:
             raise UsageError(f"{name} is not s3://BUCKET/KEY")
-        if self._config and bucket != self._config.bucket:
+        if not self.local and bucket != self._bucket:
             raise UsageError(
-                f"{name} is not in the bucket {self._config.bucket}, which the workers use",
+                f"{name} is not in the bucket {self._bucket}, which the workers use",
                 next_step=f"export AWS_BUCKET={bucket}",
             )
         return key
@@ -121,9 +120,13 @@ class Objects:
         except Exception as error:
             raise translate(error, f"{S3}{self._bucket}/{key}") or error from error
 
-    @property
+    @cached_property
     def _bucket(self) -> str:
-        return (self._config and self._config.bucket) or ""
+        return bucket_config().bucket or ""
+
+    @cached_property
+    def _s3(self) -> Any:
+        return client("s3", bucket_config())
 
     def exists(self, key: str) -> bool:
         try:
@@ -155,7 +158,7 @@ class Objects:
 
     def sweep(self) -> None:
         """Takes what the run put into the bucket away; a local one is gone by itself."""
-        if self._s3:
+        if not self.local:
             storage.delete_prefix(self._s3, self._bucket, f"{PREFIX}/{self.token}/")
 
 

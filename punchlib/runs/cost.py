@@ -130,7 +130,8 @@ def estimate(moments: Iterable[Moment], prices: Mapping[str, Any]) -> Cost:
         Line("S3 reads", use.gets(), "requests", prices["s3_get"]),
         Line("DynamoDB writes", use.writes, "requests", prices["dynamodb_write"]),
         Line("DynamoDB reads", use.reads, "requests", prices["dynamodb_read"]),
-        Line("transfer", use.direct_bytes() / _GB, "GB", prices["transfer_gb"]),
+        Line("transfer", use.direct_bytes(out=False) / _GB, "GB", prices["transfer_gb"]),
+        Line("transfer out", use.direct_bytes(out=True) / _GB, "GB", prices["transfer_out_gb"]),
     )
     objects = sum(max(1, math.ceil(size / DETOUR_OBJECT)) for size in use.sent.values())
     detour = objects * (prices["s3_put"] + prices["s3_get"])
@@ -148,6 +149,8 @@ class _Use:
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._routes: dict[str, str] = {}
+        self._outside: set[str] = set()
+        self._out: set[str] = set()
         self._registered: dict[tuple[str, str], float] = {}
         self._puts = 0
         self._gets = 0
@@ -157,6 +160,8 @@ class _Use:
         match moment.event:
             case "run.node_started":
                 self._began[node] = moment.at
+                if moment.text("punch.place") == "here":
+                    self._outside.add(node)
             case "run.node_ended" | "run.node_failed":
                 self._ended[node] = moment.at
             case "node.invoked" if moment.number("faas.max_memory"):
@@ -170,6 +175,8 @@ class _Use:
                 self.reads += 1 + int(waited)
             case "connection.connected":
                 self._routes[key] = moment.text("punch.route")
+                if node in self._outside:
+                    self._out.add(key)
             case "stream.last_byte" if moment.text("punch.direction") == "send":
                 self.sent[key] = moment.number("punch.bytes")
             case "upload.ended":
@@ -193,8 +200,10 @@ class _Use:
         looks = sum(int((self._ended.get(n, b) - b) / _LOOK) for n, b in self._began.items())
         return len(self._began) + looks + self._gets + self._spooled()
 
-    def direct_bytes(self) -> float:
-        return sum(size for key, size in self.sent.items() if self._routes.get(key) != "s3")
+    def direct_bytes(self, *, out: bool) -> float:
+        """Between nodes, or `out` of AWS to who runs the job."""
+        direct = (key for key in self.sent if self._routes.get(key) != "s3")
+        return sum(self.sent[key] for key in direct if (key in self._out) == out)
 
     def _spooled(self) -> int:
         sizes = (size for key, size in self.sent.items() if self._routes.get(key) == "s3")
