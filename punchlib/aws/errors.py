@@ -165,5 +165,6 @@ _NEXT = {
     "403": "the role of this machine needs s3:GetObject on the bucket",
     "ExpiredToken": "the credentials have expired: get fresh ones",
     "PreconditionFailed": "the object was replaced while it was being read: run again",
+    "412": "the object was replaced while it was being read: run again",
     "NoSuchUpload": "the multipart upload was aborted by somebody else: run again",
 }

@@ -88,7 +88,8 @@ class Objects:
             return self._uploaded(f"{PREFIX}/{self.token}/input{len(self.puts) + 1}", file)
         key = self.key(name)
         if not self.local:
-            return Input(key, int(self._head(key)["ContentLength"])), None
+            head = self._head(key)
+            return Input(key, int(head["ContentLength"]), str(head["ETag"]).strip('"')), None
         if key not in self._given:
             raise UsageError(
                 f"{name}: with --local there is no such object", next_step=f"--put {key}=FILE"

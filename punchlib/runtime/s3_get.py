@@ -1,4 +1,7 @@
-"""`s3-get-object.py KEY DEST [bytes=A-B]`: streams an object, or a raw range of it, to DEST."""
+"""`s3-get-object.py KEY DEST [bytes=A-B] [etag=E]`: streams an object, or a raw range, to DEST.
+
+With an ETag it is that very object, or an error.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from punchlib.errors import UsageError
 from punchlib.runtime import catalogue, storage
 from punchlib.runtime.pipes import grow, require, write_all
 
-_USAGE = "python3.9 aws/s3-get-object.py KEY DEST [bytes=A-B]"
+_USAGE = "python3.9 aws/s3-get-object.py KEY DEST [bytes=A-B] [etag=E]"
 
 
 def open_destination(path: str) -> int:
@@ -47,6 +50,9 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) < 2:
             raise UsageError("KEY and DEST are needed", next_step=_USAGE)
         key, destination, *rest = argv
+        etag = ""
+        if rest and rest[-1].startswith("etag="):
+            etag = rest.pop().removeprefix("etag=")
         first, last = parse_range(rest[0]) if rest and rest[0] else (0, None)
         config = Config.from_env()
         bucket = storage.bucket(config)
@@ -54,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         target = open_destination(destination)
         from punchlib.runtime.s3_reader import ObjectReader
 
-        reader = ObjectReader(config, bucket, key)
+        reader = ObjectReader(config, bucket, key, etag)
         for data in reader.stream(first, last):
             write_all(target, data)
         return 0

@@ -32,13 +32,14 @@ class ObjectReader:
         config: region and endpoint.
         bucket: the bucket.
         key: the key, as it is; spaces and quotes are fine.
+        etag: of the object that is meant, without quotes; "" for whatever is there.
     """
 
-    def __init__(self, config: Config, bucket: str, key: str) -> None:
+    def __init__(self, config: Config, bucket: str, key: str, etag: str = "") -> None:
         self.name = f"s3://{bucket}/{key}"
         self._where = {"Bucket": bucket, "Key": key}
         self._s3 = client("s3", config)
-        self._etag: str | None = None
+        self._etag = f'"{etag}"' if etag else ""
 
     def size(self) -> int:
         """The object's size in bytes.
@@ -47,7 +48,7 @@ class ObjectReader:
             StorageError: it does not exist, or S3 refuses.
         """
         try:
-            answer = self._s3.head_object(**self._where)
+            answer = self._s3.head_object(**self._where, **self._same())
         except Exception as error:
             raise self._translated(error) from error
         self._etag = answer["ETag"]
@@ -90,17 +91,18 @@ class ObjectReader:
 
     def _get(self, first: int, last: int | None) -> tuple[Any, int]:
         """Begins one GET; returns its body and the offset at which the answer ends."""
-        options = dict(self._where)
+        options = {**self._where, **self._same()}
         if first or last is not None:
             options["Range"] = f"bytes={first}-{'' if last is None else last}"
-        if self._etag:
-            options["IfMatch"] = self._etag
         try:
             answer = self._s3.get_object(**options)
         except Exception as error:
             raise self._translated(error) from error
         self._etag = answer["ETag"]
         return answer["Body"], first + int(answer["ContentLength"])
+
+    def _same(self) -> dict[str, str]:
+        return {"IfMatch": self._etag} if self._etag else {}
 
     def _translated(self, error: Exception) -> Exception:
         if isinstance(error, PunchError):

@@ -212,13 +212,13 @@ class Emitter:
 
     def _read(self, node: _Script, number: int, part: Range) -> str:
         """One range of a piece, unpacked where it must be."""
-        key, out = shlex.quote(part.key), node.fifo()
         if self._plan.unpack:
-            node.stages.append(f"python3.9 aws/s3-get-object.py {key} {out}")
-            return node.through(out, shlex.join(self._plan.unpack))
+            return node.through(_whole(node, part.of), shlex.join(self._plan.unpack))
+        out = node.fifo()
+        shard = f"shard={number} num_shards={len(self._pieces)}"
         node.stages.append(
-            f"python3.9 aws/s3-shard-reader.py {key} {out}"
-            f" bytes={part.first}-{part.last} shard={number} num_shards={len(self._pieces)}"
+            f"python3.9 aws/s3-shard-reader.py {shlex.quote(part.of.key)} {out}"
+            f" bytes={part.first}-{part.last} {shard}{_etag(part.of)}"
         )
         return out
 
@@ -238,19 +238,25 @@ class Emitter:
     def _whole_input(self, node: _Script) -> str:
         if self._plan.inputs is None:
             return "/dev/null"
-        return _concatenated(node, [self._fetched(node, name) for name in self._plan.inputs])
-
-    def _fetched(self, node: _Script, name: str) -> str:
-        out = node.fifo()
-        key = shlex.quote(self._inputs[name].key)
-        node.stages.append(f"python3.9 aws/s3-get-object.py {key} {out}")
-        return out
+        return _concatenated(node, [_whole(node, self._inputs[n]) for n in self._plan.inputs])
 
     def _ran(self, node: _Script, stream: str, command: Command) -> str:
         words = [shlex.quote(word) for word in command.words]
         for index in command.inputs:
-            words[index] = self._fetched(node, command.words[index])
+            words[index] = _whole(node, self._inputs[command.words[index]])
         return node.through(stream, _shell(command, words))
+
+
+def _whole(node: _Script, obj: Input) -> str:
+    """Fetches an object."""
+    out = node.fifo()
+    key = shlex.quote(obj.key)
+    node.stages.append(f"python3.9 aws/s3-get-object.py {key} {out}{_etag(obj)}")
+    return out
+
+
+def _etag(obj: Input) -> str:
+    return f" {shlex.quote(f'etag={obj.etag}')}" if obj.etag else ""
 
 
 def _concatenated(node: _Script, fifos: Sequence[str]) -> str:

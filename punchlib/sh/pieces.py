@@ -18,10 +18,12 @@ class Input:
     Attributes:
         key: in the bucket.
         size: bytes.
+        etag: what is to be read, and nothing that comes after it; "" where nobody else writes it.
     """
 
     key: str
     size: int
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Range:
     """Bytes of an object; the reader takes the lines that begin in it.
 
     Attributes:
-        key: of the object.
+        of: the object.
         first, last: the first byte and the last one.
     """
 
-    key: str
+    of: Input
     first: int
     last: int
 
@@ -75,10 +77,10 @@ def _of_lines(objects: list[Input], number: int, width: int, total: int) -> Piec
     for obj in objects:
         first, stop = max(begin - at, 0), min(end - at, obj.size)
         if first < stop:
-            found.append(Range(obj.key, first, _END if stop == obj.size else stop - 1))
+            found.append(Range(obj, first, _END if stop == obj.size else stop - 1))
         at += obj.size
     # An empty range, so that the worker has an input.
-    return Piece(begin, tuple(found) or (Range(objects[0].key, 1, 0),))
+    return Piece(begin, tuple(found) or (Range(objects[0], 1, 0),))
 
 
 def _of_files(objects: list[Input], width: int) -> list[Piece]:
@@ -95,7 +97,7 @@ def _of_files(objects: list[Input], width: int) -> list[Piece]:
         dealt.setdefault(min(shares - 1, int(middle * shares / max(total, 1))), []).append(obj)
         at += obj.size
     return [
-        Piece(number, tuple(Range(o.key, 0, _END) for o in dealt[share]))
+        Piece(number, tuple(Range(o, 0, _END) for o in dealt[share]))
         for number, share in enumerate(sorted(dealt))
     ]
 

@@ -193,6 +193,21 @@ def test_an_object_that_is_replaced_is_never_mixed(
                 assert set(data) == {ord("a")}
 
 
+@pytest.mark.parametrize("tool", ["s3-get-object.py", "s3-shard-reader.py"])
+def test_the_very_object_that_was_meant(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tool: str
+) -> None:
+    bucket.put("k", b"one\n")
+    etag = bucket.s3.head_object(Bucket=bucket.name, Key="k")["ETag"].strip('"')
+    command = f"python3.9 aws/{tool} k /dev/stdout bytes=0-99 etag={etag}"
+    result = bash(command, env=s3_env)
+    assert (result.returncode, result.stdout) == (0, b"one\n"), result.stderr
+    bucket.put("k", b"two\n")
+    result = bash(command, env=s3_env)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"the object was replaced while it was being read: run again" in result.stderr
+
+
 @pytest.mark.parametrize(
     "stage",
     [
