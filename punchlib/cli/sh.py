@@ -24,14 +24,16 @@ from punchlib.cli.sh_objects import Objects, target
 from punchlib.config import Config
 from punchlib.errors import UsageError
 from punchlib.jobs import capacity, manifest, storage
+from punchlib.jobs.launch import LambdaLauncher
 from punchlib.jobs.placement import Place
 from punchlib.jobs.runner import RunRequest
+from punchlib.node.probe_event import Probe
 from punchlib.runs import cost
 from punchlib.sh import forecast
 from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter
 from punchlib.sh.pieces import Input, best_width, pieces
-from punchlib.sh.plan import WIDEST, Plan
+from punchlib.sh.plan import ON_EVERY_WORKER, WIDEST, Plan
 from punchlib.sh.reading import Pipeline, read
 
 AUTO = "auto"
@@ -98,6 +100,8 @@ def sh(
         if dry_run:
             _forecast(plan, wanted, found, function=None if local else function)
             return
+        if not local:
+            _check_commands(plan, LambdaLauncher(function, bucket_config(), 1))
         key = result if isinstance(result, str) else ""
         kept = emit or folder / "job"
         last: Place = "ec2" if ec2 else "lambda"
@@ -114,6 +118,24 @@ def sh(
         finally:
             objects.sweep()
         running.leave()
+
+
+def _check_commands(plan: Plan, workers: LambdaLauncher) -> None:
+    """Refuses a command that is not on the workers; asks one, where any may not be there.
+
+    Raises:
+        UsageError: one is not; names all.
+        NodeLost: no worker answers.
+    """
+    asked = plan.programs - ON_EVERY_WORKER
+    if not asked:
+        return
+    missing = workers.probe(Probe("commands", commands=tuple(sorted(asked)))).get("missing")
+    if isinstance(missing, list) and missing:
+        raise UsageError(
+            f"the workers have no {', '.join(map(str, missing))}",
+            next_step="add it to the function's image (docs/deploy-aws.md), or use another command",
+        )
 
 
 def _width(text: str) -> int:

@@ -5,12 +5,14 @@ Such an event starts no script:
     {"probe": "doctor"}
     {"probe": "ping", "key": KEY, "job_id": ID, "job_key": HEX, "count": N}
     {"probe": "warm", "seconds": S}
+    {"probe": "commands", "commands": [NAME, …]}
 
 and the answer says which punchlib gave it:
 
     {"v": 1, "probe": "doctor", "version": "0.1.0", "findings": […]}
     {"v": 1, "probe": "ping", "version": "0.1.0", "attempts": […]}
     {"v": 1, "probe": "warm", "version": "0.1.0", "cold": true}
+    {"v": 1, "probe": "commands", "version": "0.1.0", "missing": [NAME, …]}
 
 A node of a release without probes refuses the event: it names no scripts.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -57,6 +60,9 @@ def answer(probe: Probe, config: Config, *, cold: bool = False) -> dict[str, Any
     if probe.kind == "warm":
         time.sleep(probe.seconds)
         said["cold"] = cold
+        return said
+    if probe.kind == "commands":
+        said["missing"] = [name for name in probe.commands if not shutil.which(name)]
         return said
     config = replace(config, job_id=probe.job_id, job_key=bytes.fromhex(probe.job_key))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

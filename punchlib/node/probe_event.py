@@ -11,11 +11,13 @@ from punchlib.errors import UsageError
 from punchlib.names import check_name, check_text, shown
 
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
-PROBES = ("doctor", "ping", "warm")
+PROBES = ("doctor", "ping", "warm", "commands")
 #: Connections of one ping.
 MOST_PINGS = 1000
 #: Seconds for which a worker may be held.
 MOST_HELD = 60.0
+#: Commands of one question.
+MOST_COMMANDS = 1000
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Probe:
         key, job_id, job_key: of a ping; the secret is never shown.
         count: how many connections a ping makes at the most.
         seconds: for which a worker that is to be warm is held, so that others go to other workers.
+        commands: names of commands that a script would run there.
     """
 
     kind: str
@@ -35,6 +38,7 @@ class Probe:
     job_key: str = field(default="", repr=False)
     count: int = 1
     seconds: float = 0.0
+    commands: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"probe": self.kind}
@@ -43,6 +47,8 @@ class Probe:
             out["count"] = self.count
         if self.kind == "warm":
             out["seconds"] = self.seconds
+        if self.kind == "commands":
+            out["commands"] = list(self.commands)
         return out
 
     @classmethod
@@ -70,6 +76,15 @@ class Probe:
             if type(seconds) not in (int, float) or not 0 <= seconds <= MOST_HELD:
                 raise UsageError(f"the probe's `seconds` is no number from 0 to {MOST_HELD:g}")
             return cls(kind, seconds=float(seconds))
+        if kind == "commands":
+            names = data.get("commands")
+            if not isinstance(names, list) or len(names) > MOST_COMMANDS:
+                raise UsageError(f"the probe's `commands` is no list of up to {MOST_COMMANDS}")
+            for name in names:
+                if not isinstance(name, str):
+                    raise UsageError("the probe's `commands` are no texts")
+                check_text(name, "a command of the probe")
+            return cls(kind, commands=tuple(names))
         key, count = data.get("key"), data.get("count", 1)
         job_id, job_key = data.get("job_id") or "", data.get("job_key") or ""
         if not isinstance(key, str) or not key:

@@ -20,6 +20,17 @@ _SECOND_INPUTS = frozenset(("comm", "join", "paste"))
 _NO_STDIN = frozenset(("seq", "printf", "echo", "yes", "true"))
 
 
+#: What every system with a shell and GNU's or POSIX's tools has, our images among them (asked by
+#: tests/e2e/test_sh.py); and ours.
+ON_EVERY_WORKER = frozenset(
+    (
+        *("awk", "cat", "comm", "cut", "egrep", "expand", "false", "fgrep", "fmt", "fold", "grep"),
+        *("gzip", "head", "join", "nl", "paste", "printf", "rev", "sed", "seq", "sort", "tac"),
+        *("tail", "tee", "tr", "true", "uniq", "wc", "xargs", REDUCE),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Command:
     """One command as it runs on a node.
@@ -74,6 +85,12 @@ class Plan:
     @property
     def has_workers(self) -> bool:
         return bool(self.mapped or self.unpack)
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """Names of all commands that it runs."""
+        commands = [c.words for c in (*self.mapped, *self.after, *self.tail)]
+        return frozenset(words[0] for words in (*commands, self.gather.words, self.unpack) if words)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
+from punchlib.runs import run_folder
 from services.emulation import ROOT, Emulation
 
 EXAMPLE = ROOT / "examples" / "sort-width2"
@@ -40,7 +42,7 @@ class Cloud:
             **env,
             "XDG_STATE_HOME": str(folder / "state"),
         }
-        self._bucket = env["AWS_BUCKET"]
+        self.bucket = env["AWS_BUCKET"]
         session = boto3.session.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
         once = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
@@ -73,6 +75,29 @@ class Cloud:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def sh(self, *arguments: str, shell: str = "") -> subprocess.CompletedProcess[bytes]:
+        """Runs a pipeline by `punch sh`; `shell` is what follows it on the line."""
+        return subprocess.run(
+            ["bash", "-c", f'"$@" {shell}', "bash", PUNCH, "sh", "--retries", "0", *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=180,
+            check=False,
+        )
+
+    def latest_run(self) -> list[str]:
+        """The events of the latest run, a line each."""
+        root = Path(self._environment["XDG_STATE_HOME"]) / "punchlib/runs"
+        return run_folder.load_lines(run_folder.all_runs(root)[0])
+
+    def missing_commands(self, names: Sequence[str]) -> list[str]:
+        """Which of some commands a worker has not."""
+        event = json.dumps({"probe": "commands", "commands": names})
+        answer = self.function.invoke(FunctionName=FUNCTION, Payload=event)
+        missing: list[str] = json.loads(answer["Payload"].read())["missing"]
+        return missing
 
     def told(self) -> dict[str, str]:
         """What else says how the latest run went: `punch inspect`, `logs`, `report`."""
@@ -121,17 +146,20 @@ class Cloud:
 
     def exists(self, key: str) -> bool:
         try:
-            self.s3.head_object(Bucket=self._bucket, Key=key)
+            self.s3.head_object(Bucket=self.bucket, Key=key)
         except ClientError:
             return False
         return True
 
+    def write(self, key: str, content: bytes) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+
     def read(self, key: str) -> bytes:
-        body: bytes = self.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return body
 
     def remove(self, key: str) -> None:
-        self.s3.delete_object(Bucket=self._bucket, Key=key)
+        self.s3.delete_object(Bucket=self.bucket, Key=key)
 
     def unfinished_uploads(self) -> list[str]:
         return [upload["Key"] for upload in self._uploads()]
@@ -139,17 +167,17 @@ class Cloud:
     def abort_uploads(self) -> None:
         for upload in self._uploads():
             self.s3.abort_multipart_upload(
-                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
 
     def _uploads(self) -> list[dict[str, str]]:
-        uploads: list[dict[str, str]] = self.s3.list_multipart_uploads(Bucket=self._bucket).get(
+        uploads: list[dict[str, str]] = self.s3.list_multipart_uploads(Bucket=self.bucket).get(
             "Uploads", []
         )
         return uploads
 
     def objects(self, prefix: str = "") -> list[str]:
-        answer = self.s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
+        answer = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for item in answer.get("Contents", [])]
 
     def log_lines(self) -> list[str]:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from punchlib.config import Config
 from punchlib.errors import UsageError
+from punchlib.node.probe import answer
 from punchlib.node.probe_event import Probe
 
 
@@ -54,3 +56,12 @@ def test_how_long_a_worker_is_held(seconds: object) -> None:
         Probe.from_json({"probe": "warm", "seconds": seconds})
     probe = Probe("warm", seconds=2.5)
     assert Probe.from_json(probe.to_json()) == probe
+
+
+@pytest.mark.parametrize("commands", [None, "sort", [1], ["a\nb"], ["x"] * 1001])
+def test_which_commands_are_asked_for(commands: object) -> None:
+    with pytest.raises(UsageError, match="command"):
+        Probe.from_json({"probe": "commands", "commands": commands})
+    probe = Probe("commands", commands=("sort", "no-such"))
+    assert Probe.from_json(probe.to_json()) == probe
+    assert answer(probe, Config.from_env())["missing"] == ["no-such"]

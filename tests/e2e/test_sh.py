@@ -1,0 +1,64 @@
+"""`punch sh` with workers in containers: the result streams home, and workers are asked first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from punchlib.runs import timeline
+from punchlib.sh.plan import ON_EVERY_WORKER
+from tests.e2e.cloud import Cloud
+
+pytestmark = pytest.mark.e2e
+
+LINE = r"tr -cs A-Za-z '\n' | sort | uniq -c | sort -rn | head -n 20"
+
+
+@pytest.fixture
+def text(cloud: Cloud) -> Path:
+    return cloud.text(8_000_000)
+
+
+def bash(line: str, text: Path) -> bytes:
+    return subprocess.run(
+        ["bash", "-c", f"cat {text} | {line}"],
+        env={**os.environ, "LC_ALL": "C"},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+
+
+def test_a_pipeline_without_ec2(cloud: Cloud, text: Path) -> None:
+    done = cloud.sh("--width", "2", f"cat {text} | {LINE}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == bash(LINE, text)
+    # Directly, from a worker behind its NAT to this process.
+    moments = timeline.read(cloud.latest_run())
+    routes = [m.text("punch.route") for m in moments if m.event == "connection.connected"]
+    assert routes and "s3" not in routes
+    assert any(m.node == "result" for m in moments if m.event == "connection.connected")
+
+
+def test_objects_by_a_pattern_and_a_reader_that_leaves(cloud: Cloud, text: Path) -> None:
+    for number in range(3):
+        cloud.write(f"sh/part{number}.txt", text.read_bytes())
+    try:
+        line = f"cat s3://{cloud.bucket}/sh/*.txt | grep -v xyzzy"
+        done = cloud.sh("--width", "2", line, shell='| head -n 3; exit "${PIPESTATUS[0]}"')
+        assert (done.returncode, done.stdout) == (141, b"".join(text.open("rb").readlines()[:3]))
+    finally:
+        for number in range(3):
+            cloud.remove(f"sh/part{number}.txt")
+
+
+def test_a_command_that_no_worker_has(cloud: Cloud, text: Path) -> None:
+    done = cloud.sh(f"cat {text} | no-such-command")
+    assert done.returncode == 2
+    assert b"the workers have no no-such-command" in done.stderr
+
+
+def test_what_is_on_every_worker(cloud: Cloud) -> None:
+    assert cloud.missing_commands(sorted(ON_EVERY_WORKER)) == []
