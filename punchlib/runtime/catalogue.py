@@ -75,6 +75,7 @@ TOOLS = {
     "s3-chunk-reader-approx-correction.py": _CHUNKS,
     "s3-chunk-reader-smart-prealigned.py": _CHUNKS,
     "s3-chunk-reader-approx-tail-coord.py": _CHUNKS,
+    "s3-read-several.py": _s3("s3_several", files={"0": WRITTEN}),
     "invoke-lambda.py": _s3("invoke_lambda"),
     "r_split": Tool(RUNTIME, "r_split", files={"0": READ, "2:": WRITTEN}, flags=("-r", "-c")),
     "r_wrap": Tool(RUNTIME, "r_wrap"),

@@ -1,7 +1,4 @@
-"""`s3-get-object.py KEY DEST [bytes=A-B] [etag=E]`: streams an object, or a raw range, to DEST.
-
-With an ETag it is that very object, or an error.
-"""
+"""`s3-get-object.py KEY DEST [bytes=A-B]`: streams an object, or a raw range of it, to DEST."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from punchlib.errors import UsageError
 from punchlib.runtime import catalogue, storage
 from punchlib.runtime.pipes import grow, require, write_all
 
-_USAGE = "python3.9 aws/s3-get-object.py KEY DEST [bytes=A-B] [etag=E]"
+_USAGE = "python3.9 aws/s3-get-object.py KEY DEST [bytes=A-B]"
 
 
 def open_destination(path: str) -> int:
@@ -50,9 +47,6 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) < 2:
             raise UsageError("KEY and DEST are needed", next_step=_USAGE)
         key, destination, *rest = argv
-        etag = ""
-        if rest and rest[-1].startswith("etag="):
-            etag = rest.pop().removeprefix("etag=")
         first, last = parse_range(rest[0]) if rest and rest[0] else (0, None)
         config = Config.from_env()
         bucket = storage.bucket(config)
@@ -60,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         target = open_destination(destination)
         from punchlib.runtime.s3_reader import ObjectReader
 
-        reader = ObjectReader(config, bucket, key, etag)
+        reader = ObjectReader(config, bucket, key)
         for data in reader.stream(first, last):
             write_all(target, data)
         return 0

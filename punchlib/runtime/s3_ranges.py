@@ -19,7 +19,7 @@ from punchlib.runtime.blocks import BlockHeader
 from punchlib.runtime.pipes import grow, write_all
 from punchlib.runtime.s3_get import open_destination
 
-_SHARD_USAGE = "python3.9 aws/s3-shard-reader.py KEY DEST bytes=A-B [etag=E shard=I num_shards=N …]"
+_SHARD_USAGE = "python3.9 aws/s3-shard-reader.py KEY DEST bytes=A-B [shard=I num_shards=N …]"
 _CHUNK_USAGE = "python3.9 aws/s3-chunk-reader-….py KEY DEST RANGES [name=value …]"
 
 
@@ -182,8 +182,7 @@ def shard_reader(argv: Sequence[str]) -> int:
         if "bytes" not in names:
             raise UsageError("no bytes=A-B given", next_step=_SHARD_USAGE)
         start, end = parse_span(f"bytes={names['bytes']}")
-        etag = names.get("etag", "")
-        _copy(key, destination, [Chunk(start, end)], framed=False, etag=etag)
+        _copy(key, destination, [Chunk(start, end)], framed=False)
         return 0
 
     return storage.run("s3-shard-reader", body)
@@ -206,7 +205,7 @@ def chunk_reader(argv: Sequence[str]) -> int:
     return storage.run("s3-chunk-reader", body)
 
 
-def _copy(key: str, destination: str, chunks: list[Chunk], *, framed: bool, etag: str = "") -> None:
+def _copy(key: str, destination: str, chunks: list[Chunk], *, framed: bool) -> None:
     config = Config.from_env()
     bucket = storage.bucket(config)
     # Open first: if S3 refuses, the reader must see an end, not wait for a writer for ever.
@@ -214,7 +213,7 @@ def _copy(key: str, destination: str, chunks: list[Chunk], *, framed: bool, etag
     grow(target)
     from punchlib.runtime.s3_reader import ObjectReader
 
-    reader = ObjectReader(config, bucket, key, etag)
+    reader = ObjectReader(config, bucket, key)
     size = reader.size()
     for chunk in chunks:
         for piece in lines_of(reader, size, chunk):

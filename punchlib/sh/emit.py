@@ -19,9 +19,10 @@ from pathlib import Path
 
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place
+from punchlib.runtime.s3_several import Part
 from punchlib.sh.commands import REDUCE
 from punchlib.sh.forms import Gather
-from punchlib.sh.pieces import Input, Range, pieces
+from punchlib.sh.pieces import Input, pieces, whole
 from punchlib.sh.plan import Command, Plan
 
 #: Streams that one node gathers; GNU sort merges so many without temporary files.
@@ -195,7 +196,9 @@ class Emitter:
     def _worker(self, number: int) -> _Part:
         node = self._script(f"worker{number + 1}")
         piece = self._pieces[number]
-        stream = _concatenated(node, [self._read(node, number, r) for r in piece.ranges])
+        stream = _read(node, "whole" if self._plan.unpack else "lines", piece.parts)
+        if self._plan.unpack and piece.parts:
+            stream = node.through(stream, shlex.join(self._plan.unpack))
         if self._plan.unpack and self._plan.mapped and number < len(self._pieces) - 1:
             stream = node.made_of(f"{REDUCE} lines {stream}")
         for command in self._plan.mapped:
@@ -209,18 +212,6 @@ class Emitter:
             else:
                 stream = node.through(stream, _shell(command))
         return node, stream
-
-    def _read(self, node: _Script, number: int, part: Range) -> str:
-        """One range of a piece, unpacked where it must be."""
-        if self._plan.unpack:
-            return node.through(_whole(node, part.of), shlex.join(self._plan.unpack))
-        out = node.fifo()
-        shard = f"shard={number} num_shards={len(self._pieces)}"
-        node.stages.append(
-            f"python3.9 aws/s3-shard-reader.py {shlex.quote(part.of.key)} {out}"
-            f" bytes={part.first}-{part.last} {shard}{_etag(part.of)}"
-        )
-        return out
 
     def _gathered(self, node: _Script, parts: Sequence[_Part]) -> str:
         fifos = [self._link(sender, source, node) for sender, source in parts]
@@ -238,25 +229,21 @@ class Emitter:
     def _whole_input(self, node: _Script) -> str:
         if self._plan.inputs is None:
             return "/dev/null"
-        return _concatenated(node, [_whole(node, self._inputs[n]) for n in self._plan.inputs])
+        return _read(node, "whole", [whole(self._inputs[name]) for name in self._plan.inputs])
 
     def _ran(self, node: _Script, stream: str, command: Command) -> str:
         words = [shlex.quote(word) for word in command.words]
         for index in command.inputs:
-            words[index] = _whole(node, self._inputs[command.words[index]])
+            words[index] = _read(node, "whole", [whole(self._inputs[command.words[index]])])
         return node.through(stream, _shell(command, words))
 
 
-def _whole(node: _Script, obj: Input) -> str:
-    """Fetches an object."""
+def _read(node: _Script, how: str, parts: Sequence[Part]) -> str:
+    """Reads parts of objects, one after the other."""
     out = node.fifo()
-    key = shlex.quote(obj.key)
-    node.stages.append(f"python3.9 aws/s3-get-object.py {key} {out}{_etag(obj)}")
+    words = [word for part in parts for word in part.words()]
+    node.stages.append(f"python3.9 aws/s3-read-several.py {out} {how} {shlex.join(words)}".rstrip())
     return out
-
-
-def _etag(obj: Input) -> str:
-    return f" {shlex.quote(f'etag={obj.etag}')}" if obj.etag else ""
 
 
 def _concatenated(node: _Script, fifos: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def cost(pieces: list[Piece], size: int, memory: int, prices: Mapping[str, Any])
     """
     count = nodes(len(pieces))
     gb_seconds = count * seconds(pieces, size) * memory / (1 << 30)
-    blocks = sum(len(p.ranges) for p in pieces) + size // _BLOCK
+    blocks = sum(len(p.parts) for p in pieces) + size // _BLOCK
     lines = (
         Line("Lambda", gb_seconds, "GB-s", prices["lambda_gb_second"]),
         Line("Lambda requests", count, "requests", prices["lambda_request"]),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from punchlib.runtime.s3_several import Part
 from punchlib.sh.plan import Plan
-
-#: Bytes; further than any object goes: readers clamp a range to the object.
-_END = 10**15
 
 
 @dataclass(frozen=True)
@@ -27,30 +25,16 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Range:
-    """Bytes of an object; the reader takes the lines that begin in it.
-
-    Attributes:
-        of: the object.
-        first, last: the first byte and the last one.
-    """
-
-    of: Input
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
 class Piece:
     """What one worker reads.
 
     Attributes:
-        begin: where it begins in the whole input, in bytes.
-        ranges: of the objects, in order.
+        begin: where it begins in the whole input, in bytes; 0 for the first alone.
+        parts: of the objects, in order.
     """
 
     begin: int
-    ranges: tuple[Range, ...]
+    parts: tuple[Part, ...]
 
 
 def pieces(plan: Plan, width: int, inputs: Mapping[str, Input]) -> list[Piece]:
@@ -77,10 +61,14 @@ def _of_lines(objects: list[Input], number: int, width: int, total: int) -> Piec
     for obj in objects:
         first, stop = max(begin - at, 0), min(end - at, obj.size)
         if first < stop:
-            found.append(Range(obj, first, _END if stop == obj.size else stop - 1))
+            found.append(Part(obj.key, first, stop - 1, obj.size, obj.etag))
         at += obj.size
-    # An empty range, so that the worker has an input.
-    return Piece(begin, tuple(found) or (Range(objects[0], 1, 0),))
+    return Piece(begin, tuple(found))
+
+
+def whole(obj: Input) -> Part:
+    """All of an object."""
+    return Part(obj.key, 0, max(0, obj.size - 1), obj.size, obj.etag)
 
 
 def _of_files(objects: list[Input], width: int) -> list[Piece]:
@@ -88,17 +76,18 @@ def _of_files(objects: list[Input], width: int) -> list[Piece]:
 
     An empty file is none that a program could unpack; in the whole it would add nothing.
     """
-    full = [o for o in objects if o.size] or objects[:1]
+    full = [o for o in objects if o.size]
+    if not full:
+        return [Piece(0, ())]
     total, shares = sum(o.size for o in full), min(width, len(full))
     dealt: dict[int, list[Input]] = {}
     at = 0
     for obj in full:
         middle = at + obj.size / 2
-        dealt.setdefault(min(shares - 1, int(middle * shares / max(total, 1))), []).append(obj)
+        dealt.setdefault(min(shares - 1, int(middle * shares / total)), []).append(obj)
         at += obj.size
     return [
-        Piece(number, tuple(Range(o, 0, _END) for o in dealt[share]))
-        for number, share in enumerate(sorted(dealt))
+        Piece(number, tuple(map(whole, dealt[share]))) for number, share in enumerate(sorted(dealt))
     ]
 
 

@@ -96,6 +96,7 @@ ELSEWHERE = {
     "runtime/engine_client.py": "loopback/engine/test_engine.py",
     "runtime/handler_call.py": "loopback/node/test_door.py",
     "runtime/holding.py": _RUNTIME + "test_blocks_tools.py",
+    "runtime/s3_several.py": _RUNTIME + "test_s3_tools.py",
     "runtime/invoke_lambda.py": _RUNTIME + "test_s3_ranges.py",
     "runtime/pipes.py": _RUNTIME + "test_blocks_tools.py",
     "runtime/r_merge.py": _RUNTIME + "test_blocks_tools.py",

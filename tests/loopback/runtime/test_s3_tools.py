@@ -193,19 +193,53 @@ def test_an_object_that_is_replaced_is_never_mixed(
                 assert set(data) == {ord("a")}
 
 
-@pytest.mark.parametrize("tool", ["s3-get-object.py", "s3-shard-reader.py"])
+@pytest.mark.parametrize("how", ["whole", "lines"])
 def test_the_very_object_that_was_meant(
-    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tool: str
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], how: str
 ) -> None:
     bucket.put("k", b"one\n")
     etag = bucket.s3.head_object(Bucket=bucket.name, Key="k")["ETag"].strip('"')
-    command = f"python3.9 aws/{tool} k /dev/stdout bytes=0-99 etag={etag}"
+    command = f"python3.9 aws/s3-read-several.py /dev/stdout {how} k 0-3/4 {etag}"
     result = bash(command, env=s3_env)
     assert (result.returncode, result.stdout) == (0, b"one\n"), result.stderr
     bucket.put("k", b"two\n")
     result = bash(command, env=s3_env)
     assert (result.returncode, result.stdout) == (1, b"")
     assert b"the object was replaced while it was being read: run again" in result.stderr
+
+
+def test_several_objects_in_order(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> None:
+    """Small ones are read ahead of time, large ones as they come."""
+    sizes = [3, 0, 3 * MIB, 10, 2 * MIB, *range(1, 30)]
+    words, wanted = [], b""
+    for number, size in enumerate(sizes):
+        data = (b"%d " % number * (size // 2 + 1))[:size]
+        bucket.put(f"part {number}", data)
+        words += [f"'part {number}'", f"0-{max(0, size - 1)}/{size}", "''"]
+        wanted += data
+    result = bash(
+        f"python3.9 aws/s3-read-several.py /dev/stdout whole {' '.join(words)}", env=s3_env
+    )
+    assert (result.returncode, result.stdout) == (0, wanted), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "are needed"),
+        ("/dev/stdout some", "are needed"),
+        ("/dev/stdout whole k", "is no KEY RANGE ETAG"),
+        ("/dev/stdout whole k 1-2 e", "is no KEY RANGE ETAG"),
+        ("/dev/stdout lines none 0-9/10 ''", "NoSuchKey"),
+    ],
+)
+def test_what_several_refuses(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], words: str, said: str
+) -> None:
+    result = bash(f"python3.9 aws/s3-read-several.py {words}", env=s3_env)
+    assert result.returncode in (1, 2)
+    assert said in result.stderr.decode()
+    assert result.stdout == b""
 
 
 @pytest.mark.parametrize(
