@@ -90,8 +90,7 @@ def sh(
             return
         result = target(parsed.target, objects, force=force)
         found = {name: objects.find(name) for name in _names(plan)}
-        whole_lines = plan.unpack or not plan.mapped
-        if not whole_lines and (open_end := objects.without_newline(plan.inputs or ())):
+        if plan.cuts_lines and (open_end := objects.without_newline(plan.inputs or ())):
             plan = planning.make(parsed, whole=f"{open_end} does not end with a newline")
         if plan.has_workers and not wanted:
             wanted = best_width(plan, found, _most(local, function))

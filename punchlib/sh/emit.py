@@ -23,7 +23,7 @@ from punchlib.runtime.s3_several import Part
 from punchlib.sh.commands import REDUCE
 from punchlib.sh.forms import Gather
 from punchlib.sh.pieces import Input, pieces, whole
-from punchlib.sh.plan import Command, Plan
+from punchlib.sh.plan import Command, Plan, Turn
 
 #: Streams that one node gathers; GNU sort merges so many without temporary files.
 FAN_IN = 16
@@ -43,6 +43,7 @@ class _Script:
     fifos: list[str] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
 
     def fifo(self) -> str:
         self.fifos.append(f"{self.folder}#fifo{len(self.fifos) + 1}")
@@ -76,6 +77,7 @@ class _Script:
             *(f'{{ mkfifo "{f}" ; }}' for f in self.fifos),
             ":",
             "}",
+            *self.functions,
             "rm_pash_fifos",
             "mkfifo_pash_fifos",
             'pids_to_kill=""',
@@ -91,6 +93,19 @@ class _Script:
         return "\n".join(lines)
 
 
+#: Commands whose status 1 only says that nothing was found, or that things differ.
+_HARMLESS = {"grep": 1, "egrep": 1, "fgrep": 1, "comm": 1, "diff": 1, "cmp": 1}
+#: Ends a loop at the first pipeline that failed, as the wait script judges stages.
+_JUDGE = """\
+judge() {
+local -a was may
+local n
+IFS=" " read -ra was <<<"$1"
+IFS=" " read -ra may <<<"$2"
+for n in "${!was[@]}"; do
+case ${was[n]} in 0 | 141 | "${may[n]}") ;; *) exit "${was[n]}" ;; esac
+done
+}"""
 _Part = tuple[_Script, str]
 
 
@@ -196,10 +211,14 @@ class Emitter:
     def _worker(self, number: int) -> _Part:
         node = self._script(f"worker{number + 1}")
         piece = self._pieces[number]
-        stream = _read(node, "whole" if self._plan.unpack else "lines", piece.parts)
+        if piece.turns:
+            stream = self._loop(node, piece.turns)
+        else:
+            stream = _read(node, "whole" if self._plan.unpack else "lines", piece.parts)
         if self._plan.unpack and piece.parts:
             stream = node.through(stream, shlex.join(self._plan.unpack))
-        if self._plan.unpack and self._plan.mapped and number < len(self._pieces) - 1:
+        last = number == len(self._pieces) - 1
+        if self._plan.mapped and not self._plan.cuts_lines and not last:
             stream = node.made_of(f"{REDUCE} lines {stream}")
         for command in self._plan.mapped:
             if command.text_only:
@@ -212,6 +231,20 @@ class Emitter:
             else:
                 stream = node.through(stream, _shell(command))
         return node, stream
+
+    def _loop(self, node: _Script, turns: Sequence[Turn]) -> str:
+        """The turns of a loop, one after the other: a stage that is a function of the script."""
+        lines = []
+        for turn in turns:
+            parts = [word for n in turn.inputs for word in whole(self._inputs[n]).words()]
+            reader = f"python3.9 aws/s3-read-several.py /dev/stdout whole {shlex.join(parts)}"
+            source = [reader] if parts else ["true"]
+            # What is no failure, beside 0 and SIGPIPE.
+            harmless = [_HARMLESS.get(command.words[0], 0) for command in turn.commands]
+            lines.append(" | ".join([*source, *map(_shell, turn.commands)]))
+            lines.append(f'judge "${{PIPESTATUS[*]}}" "{" ".join(map(str, [0, *harmless]))}"')
+        node.functions += [_JUDGE, "turns() {", *lines, "}"]
+        return node.made_of("turns")
 
     def _gathered(self, node: _Script, parts: Sequence[_Part]) -> str:
         fifos = [self._link(sender, source, node) for sender, source in parts]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from punchlib.runtime.s3_several import Part
-from punchlib.sh.plan import Plan
+from punchlib.sh.plan import Plan, Turn
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class Piece:
     Attributes:
         begin: where it begins in the whole input, in bytes; 0 for the first alone.
         parts: of the objects, in order.
+        turns: of a loop, in order; then there are no parts.
     """
 
     begin: int
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 def pieces(plan: Plan, width: int, inputs: Mapping[str, Input]) -> list[Piece]:
@@ -47,9 +52,16 @@ def pieces(plan: Plan, width: int, inputs: Mapping[str, Input]) -> list[Piece]:
     """
     if not plan.has_workers:
         return []
+    if plan.turns:
+        sizes = [1 + sum(inputs[name].size for name in turn.inputs) for turn in plan.turns]
+        dealt = _dealt(sizes, plan.turns, width)
+        return [Piece(number, turns=turns) for number, turns in enumerate(dealt)]
     objects = [inputs[name] for name in plan.inputs or ()]
     if plan.unpack:
-        return _of_files(objects, width)
+        # An empty file is none that a program could unpack; in the whole it would add nothing.
+        full = [o for o in objects if o.size]
+        files = _dealt([o.size for o in full], full, width)
+        return [Piece(n, tuple(map(whole, share))) for n, share in enumerate(files)] or [Piece(0)]
     total = sum(o.size for o in objects)
     return [_of_lines(objects, number, width, total) for number in range(width)]
 
@@ -71,24 +83,16 @@ def whole(obj: Input) -> Part:
     return Part(obj.key, 0, max(0, obj.size - 1), obj.size, obj.etag)
 
 
-def _of_files(objects: list[Input], width: int) -> list[Piece]:
-    """Whole files, dealt out in order so that the largest share is small.
-
-    An empty file is none that a program could unpack; in the whole it would add nothing.
-    """
-    full = [o for o in objects if o.size]
-    if not full:
-        return [Piece(0, ())]
-    total, shares = sum(o.size for o in full), min(width, len(full))
-    dealt: dict[int, list[Input]] = {}
+def _dealt(sizes: Sequence[int], things: Sequence[_T], width: int) -> list[tuple[_T, ...]]:
+    """Things, in their order, in at most `width` shares of about the same size."""
+    total, shares = sum(sizes), min(width, len(things))
+    dealt: dict[int, list[_T]] = {}
     at = 0
-    for obj in full:
-        middle = at + obj.size / 2
-        dealt.setdefault(min(shares - 1, int(middle * shares / total)), []).append(obj)
-        at += obj.size
-    return [
-        Piece(number, tuple(map(whole, dealt[share]))) for number, share in enumerate(sorted(dealt))
-    ]
+    for thing, size in zip(things, sizes, strict=True):
+        share = int((at + size / 2) * shares / total)
+        dealt.setdefault(min(shares - 1, share), []).append(thing)
+        at += size
+    return [tuple(dealt[share]) for share in sorted(dealt)]
 
 
 #: Bytes for one more worker: some seconds of its time, against the half second that it takes to

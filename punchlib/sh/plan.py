@@ -49,6 +49,18 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One turn of a loop: a pipeline that runs as a whole on one worker.
+
+    Attributes:
+        inputs: names of what it reads, one after the other.
+    """
+
+    inputs: tuple[str, ...]
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True)
 class Told:
     """One line of `--explain`."""
 
@@ -66,6 +78,7 @@ class Plan:
             stdin. None where the first command reads nothing.
         unpack: what unpacks each input first; then each is one piece. Empty where pieces are
             ranges of lines.
+        turns: of the loop that gives the input; then each is one piece.
         mapped: what each worker runs on its piece; none: there are no workers.
         gather: how the workers' outputs become one.
         after: what follows each gathering: it may run on a part as well as on the whole.
@@ -81,15 +94,22 @@ class Plan:
     told: tuple[Told, ...]
     target: str | None
     unpack: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def has_workers(self) -> bool:
-        return bool(self.mapped or self.unpack)
+        return bool(self.mapped or self.unpack or self.turns)
+
+    @property
+    def cuts_lines(self) -> bool:
+        """Pieces are ranges of lines, so it matters where inputs end."""
+        return bool(self.mapped and not self.unpack and not self.turns)
 
     @property
     def programs(self) -> frozenset[str]:
         """Names of all commands that it runs."""
-        commands = [c.words for c in (*self.mapped, *self.after, *self.tail)]
+        turns = [c for turn in self.turns for c in turn.commands]
+        commands = [c.words for c in (*self.mapped, *self.after, *self.tail, *turns)]
         return frozenset(words[0] for words in (*commands, self.gather.words, self.unpack) if words)
 
 
@@ -99,12 +119,16 @@ class _Head:
 
     Attributes:
         unpack: as in `Plan`.
-        told: the stages that it takes.
+        turns: as in `Plan`.
+        told: of what it takes.
+        stages: how many of the pipeline's stages it takes.
     """
 
     inputs: tuple[str, ...] | None
     unpack: tuple[str, ...] = ()
     told: tuple[Told, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    stages: int = 0
 
 
 def make(pipeline: Pipeline, whole: str = "") -> Plan:
@@ -119,25 +143,32 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
     """
     stages = pipeline.stages
     forms = [_form(stage) for stage in stages]
-    for stage, form in zip(stages[1:], forms[1:], strict=True):
+    first = 0 if pipeline.each else 1
+    for stage, form in zip(stages[first:], forms[first:], strict=True):
         if form.files:
             raise UsageError(
                 f"line {stage.line}: {stage.text} reads {form.files[0]} and not the pipe",
                 next_step="files are read by the first command of a pipeline",
             )
     head = _head(pipeline, forms)
-    if stages[0].words[0] == "wc" and head.inputs is not None and len(forms[0].words) != 2:
+    if (
+        not pipeline.each
+        and stages[0].words[0] == "wc"
+        and head.inputs is not None
+        and len(forms[0].words) != 2
+    ):
         # GNU makes the columns as wide as the file's size asks for (wc.c, compute_number_width).
         raise UsageError(
             f"line {stages[0].line}: several counts of a file are as wide as its size",
             next_step="write: cat FILE | wc",
         )
-    begin = len(head.told)
-    mapped, gather, after, told = _workers(
-        stages[begin:], forms[begin:], lines_before=not head.unpack
+    begin, told = head.stages, list(head.told)
+    whole_pieces = bool(head.unpack or head.turns)
+    mapped, gather, after, more = _workers(
+        stages[begin:], forms[begin:], lines_before=not whole_pieces
     )
-    told = [*head.told, *told]
-    done = len(told)
+    told += more
+    done = begin + len(more)
     tail = tuple(
         _sequential(stage, form) for stage, form in zip(stages[done:], forms[done:], strict=True)
     )
@@ -151,8 +182,8 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
         if number == done and form.split and form.split.primed:
             reason = "it squeezes across the cut, and the stage before may leave nothing of a piece"
         told.append(Told(stages[number].text, "in one piece", reason))
-    idle = not head.unpack and all(command.words == ("cat",) for command in mapped)
-    if whole or head.inputs is None or idle:
+    idle = not whole_pieces and all(command.words == ("cat",) for command in mapped)
+    if whole or idle or (head.inputs is None and not head.turns):
         # Workers would pass bytes on, and nothing else.
         told = [
             replace(
@@ -164,26 +195,60 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
         ]
         tail = (*mapped, *tail)
         mapped, gather, after = (), Gather(), ()
-    return Plan(head.inputs, mapped, gather, after, tail, tuple(told), pipeline.target, head.unpack)
+    return Plan(
+        head.inputs,
+        mapped,
+        gather,
+        after,
+        tail,
+        tuple(told),
+        pipeline.target,
+        head.unpack,
+        head.turns,
+    )
 
 
 def _head(pipeline: Pipeline, forms: list[Form]) -> _Head:
     """Takes what names the inputs, and what unpacks them, from the front."""
+    if pipeline.each:
+        return _loop(pipeline.each)
     stages = pipeline.stages
     how, why = "on each file", "each file is one piece: nothing tells where to cut"
     if found := unpacker(stages[0].words):
         unpack, files = found
         inputs = files or ((pipeline.source or "-"),)
         if not stages[0].env and not stages[0].quiet:
-            return _Head(inputs, unpack, (Told(stages[0].text, how, why),))
+            return _Head(inputs, unpack, (Told(stages[0].text, how, why),), stages=1)
     inputs_ = _inputs(pipeline, forms[0])
     if len(stages) > 1 and forms[0].words == ("cat",) and inputs_:
         found = unpacker(stages[1].words)
         plain = not any(stage.env or stage.quiet for stage in stages[:2])
         if found and not found[1] and plain:
             told = [Told(stage.text, how, why) for stage in stages[:2]]
-            return _Head(inputs_, found[0], tuple(told))
+            return _Head(inputs_, found[0], tuple(told), stages=2)
     return _Head(inputs_)
+
+
+def _loop(each: tuple[Pipeline, ...]) -> _Head:
+    turns = tuple(map(_turn, each))
+    words = " | ".join(stage.text for stage in each[0].stages)
+    more = f", and {len(each) - 1} more" if len(each) > 1 else ""
+    told = Told(f"{words}{more}", "each on one worker", "a turn of the loop is one piece")
+    names = tuple(name for turn in turns for name in turn.inputs)
+    return _Head(tuple(dict.fromkeys(names)), turns=turns, told=(told,))
+
+
+def _turn(pipeline: Pipeline) -> Turn:
+    plan = make(pipeline, whole="it is a turn of a loop")
+    line = pipeline.stages[0].line
+    if plan.inputs == ("-",):
+        raise UsageError(
+            f"line {line}: the turns of a loop cannot share stdin", next_step="name a file in it"
+        )
+    if any(command.inputs for command in plan.tail):
+        raise UsageError(f"line {line}: a second input within a loop is not there yet")
+    unpack = (Command(plan.unpack),) if plan.unpack else ()
+    return Turn(plan.inputs or (), (*unpack, *plan.tail))
 
 
 def _form(stage: Stage) -> Form:

@@ -39,8 +39,8 @@ _KINDS = {
     "Subshell": "a subshell ( … )",
     "Redir": "a redirected group",
     "If": "if",
-    "While": "a loop",
-    "For": "a loop",
+    "While": "a loop other than `for` in front",
+    "For": "a loop other than `for` in front",
     "Case": "case",
     "Defun": "a function",
 }
@@ -77,13 +77,16 @@ class Pipeline:
     """What is to run.
 
     Attributes:
+        stages: its commands; after a loop, what follows it, and perhaps nothing.
         source: what `<` of the first command names; None where it has none.
         target: what `>` of the last command names; None is stdout.
+        each: the turns of a loop that it begins with, each a pipeline.
     """
 
     stages: tuple[Stage, ...]
     source: str | None = None
     target: str | None = None
+    each: tuple[Pipeline, ...] = ()
 
 
 #: Gives the objects that a pattern of s3://… stands for.
@@ -159,7 +162,7 @@ class _Reader:
                 for name, value in self._assignments(content[1]):
                     self._variables[name] = value
                 continue
-            if kind not in ("Pipe", "Command"):
+            if kind not in ("Pipe", "Command", "For") and not _is_loop(kind, content):
                 self._line = _first_line(content) or self._line
                 self._refuse(f"{_KINDS.get(kind, kind)} is not there yet", _ONE)
             if kind == "Pipe" and content[0]:
@@ -173,8 +176,37 @@ class _Reader:
             raise UsageError("there is no command in it", next_step=_ONE)
         return found
 
+    def _loop(self, content: list[Any]) -> tuple[Pipeline, ...]:
+        """The turns of `for NAME in WORD…; do PIPELINE; done`."""
+        self._line, words, (kind, body), name = content
+        if kind not in ("Pipe", "Command") or (kind == "Pipe" and body[0]):
+            self._refuse("a loop over more than one pipeline is not there yet")
+        commands = body[1] if kind == "Pipe" else [[kind, body]]
+        before = self._variables.get(name)
+        turns = []
+        for value in [field for word in words for field in self._fields(word)]:
+            self._variables[name] = value
+            turns.append(self._stages(commands))
+            if turns[-1].target is not None or turns[-1].each:
+                self._refuse("> within a loop, or a loop in it, is not there yet", "done > FILE")
+        if not turns:
+            self._refuse("a loop over nothing")
+        if before is None:
+            del self._variables[name]
+        else:
+            self._variables[name] = before
+        return tuple(turns)
+
     def _stages(self, commands: list[Any]) -> Pipeline:
         stages, source, target = [], None, None
+        each: tuple[Pipeline, ...] = ()
+        kind, content = commands[0]
+        if _is_loop(kind, content) and len(commands) == 1:
+            (_, (kind, content), redirections) = content
+            target = self._redirected(redirections)
+        if kind == "For":
+            each = self._loop(content)
+            commands = commands[1:]
         for number, (kind, content) in enumerate(commands):
             if kind != "Command":
                 self._line = _first_line(content) or self._line
@@ -190,7 +222,7 @@ class _Reader:
             quiet = False
             for verb, detail in redirections:
                 match verb, detail[0], detail[1]:
-                    case "File", "From", 0 if number == 0 and source is None:
+                    case "File", "From", 0 if number == 0 and source is None and not each:
                         source = self._one_field(detail[2])
                     case "File", "To" | "Clobber", 1 if number == len(commands) - 1 and not target:
                         target = self._one_field(detail[2])
@@ -203,7 +235,14 @@ class _Reader:
                         )
             env = tuple(self._assignments(assigned))
             stages.append(Stage(tuple(words), env, quiet, line))
-        return Pipeline(tuple(stages), source, target)
+        return Pipeline(tuple(stages), source, target, each)
+
+    def _redirected(self, redirections: list[Any]) -> str:
+        """What `done > FILE` names."""
+        (kind, (verb, fd, word)), *more = redirections
+        if more or kind != "File" or verb not in ("To", "Clobber") or fd != 1:
+            self._refuse("this redirection of a loop is not there yet", "done > FILE")
+        return self._one_field(word)
 
     def _assignments(self, pairs: list[Any]) -> list[tuple[str, str]]:
         """NAME=value; where value is one word, which is not split (POSIX 2.9.1)."""
@@ -290,7 +329,12 @@ class _Reader:
         return value
 
 
-_ONE = "one pipeline, after NAME=value on lines of their own"
+_ONE = "one pipeline, or for … do … done | …, after NAME=value on lines of their own"
+
+
+def _is_loop(kind: str, content: Any) -> bool:
+    """Is it `for … done > FILE`?"""
+    return kind == "Redir" and content[1][0] == "For"
 
 
 def _first_line(content: Any) -> int | None:

@@ -68,7 +68,6 @@ def test_redirections_and_variables_in_front() -> None:
         ("cat a\ncat b", "line 2: a second pipeline"),
         ("cat a &", "background"),
         ("! cat a", "!"),
-        ("for f in a; do cat $f; done", "loop"),
         ("if a; then b; fi", "if"),
         ("f() { a; }", "function"),
         ("(cat a) | sort", "subshell"),
@@ -155,3 +154,31 @@ def test_a_pattern_without_objects() -> None:
         read("cat s3://b/z*", {}, lambda pattern: pattern.choose(KEYS))
     with pytest.raises(UsageError, match="BUCKET"):
         read("cat s3://*/z", {}, lambda pattern: pattern.choose(KEYS))
+
+
+def test_a_loop_is_a_pipeline_for_each_word() -> None:
+    pipeline = read('for f in a "b c" $OPTS; do grep x "$f" | wc -l; done | sort >out', VARIABLES)
+    words = ["a", "b c", *VARIABLES["OPTS"].split()]
+    assert [turn.stages[0].words for turn in pipeline.each] == [("grep", "x", w) for w in words]
+    assert [stage.words for stage in pipeline.stages] == [("sort",)]
+    assert pipeline.target == "out"
+    alone = read("for f in a; do cat $f; done >out", {})
+    assert (alone.stages, alone.target, len(alone.each)) == ((), "out", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("for f in a; do cat $f; done 2>x", "this redirection of a loop"),
+        ("for f in a; do cat $f; sort $f; done", "more than one pipeline"),
+        ("for f in a; do for g in b; do cat $g; done; done", "more than one pipeline"),
+        ("for f in a; do cat $f >b; done", "> within a loop"),
+        ("for f in; do cat a; done", "a loop over nothing"),
+        ("cat a | for f in b; do cat $f; done", "a loop other than"),
+        ("while true; do cat a; done", "a loop other than"),
+        ("for f in a; do cat $f; done\ncat $f", "second pipeline"),
+    ],
+)
+def test_loops_that_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read(text, {})
