@@ -176,7 +176,8 @@ class JobRunner:
     def _run_node(self, node: Node, event: Event) -> None:
         started = self._events.elapsed()
         sent = time.time()
-        self._events.tell("node-started", f"starts on {node.place}", node.id, place=node.place)
+        starts = "waits for the result" if node.place == "here" else f"starts on {node.place}"
+        self._events.tell("node-started", starts, node.id, place=node.place)
 
         def ended(**facts: Any) -> None:
             stopped = self._given_up.is_set()

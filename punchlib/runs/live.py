@@ -43,7 +43,7 @@ class NodeState:
     """What a node does.
 
     Attributes:
-        place: ec2 or lambda.
+        place: ec2, lambda, or here, of which no log tells while it runs.
         state: starting, running, ok, failed.
         streams: by key and direction.
     """
@@ -73,6 +73,8 @@ class NodeState:
             return "its worker" if self.place == "lambda" else "its handler"
         if self.state != "running":
             return ""
+        if self.place == "here":
+            return "the job's result"
         steps = [s.step for s in self.streams.values() if s.step != "done"]
         if "moving" in steps:
             return ""
@@ -130,7 +132,7 @@ class Board:
         if moment.event == "run.node_started":
             node.streams = {}
         if state := _STATES.get(moment.event):
-            node.state = state
+            node.state = "running" if state == "starting" and node.place == "here" else state
         if step := _STEPS.get(moment.event):
             key = (moment.text("punch.key"), moment.text("punch.direction"))
             stream = node.streams.setdefault(key, StreamState())

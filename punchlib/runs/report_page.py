@@ -28,7 +28,7 @@ _OPEN = 24
 _MOST_SHARES = 6
 #: Characters of a text that the page shows.
 _MOST_TEXT = 20_000
-_PLACES = {"ec2": "EC2", "lambda": "Lambda"}
+_PLACES = {"ec2": "EC2", "lambda": "Lambda", "here": "the runner"}
 _ROUTES = {"host": "direct", "punched": "punched", "s3": "through S3"}
 
 

@@ -40,7 +40,19 @@ def test_what_is_counted() -> None:
         "DynamoDB writes": 2,
         "DynamoDB reads": 1 + 1 + 3,
         "transfer": 3.0,
+        "transfer out": 0.0,
     }
+
+
+def test_a_result_leaves_aws() -> None:
+    """What the runner receives crosses the internet."""
+    receiver = {"punch.key": "k", "punch.direction": "recv", "punch.route": "punched"}
+    here = [
+        Moment(0.0, "result", "run.node_started", {"punch.place": "here"}),
+        Moment(6.0, "result", "connection.connected", receiver),
+    ]
+    found = quantities([*here, *RUN])
+    assert (found["transfer"], found["transfer out"]) == (0.0, 3.0)
 
 
 def test_over_s3_nothing_is_transferred() -> None:

@@ -57,6 +57,13 @@ def test_what_it_waits_for(count: int, state: str, waits_for: str) -> None:
     assert (node.state, node.waits_for) == (state, waits_for)
 
 
+def test_the_result_is_waited_for_here() -> None:
+    board = Board({"result": "here"})
+    board.take(Moment(0.0, "result", "run.node_started", {}))
+    node = board.nodes["result"]
+    assert (node.state, node.waits_for) == ("running", "the job's result")
+
+
 def test_how_much_and_how_fast() -> None:
     node = took(*STEPS[:8])
     assert (node.moved, node.rate(7.5), node.routes) == (5100, 5000, "punched")
