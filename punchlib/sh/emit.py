@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from punchlib.errors import UsageError
-from punchlib.sh.commands import REDUCE
-from punchlib.sh.forms import Gather
+from punchlib.sh.forms import REDUCE, Gather
 from punchlib.sh.plan import Command, Plan
 
 #: Streams that one node gathers; GNU sort merges so many without temporary files.

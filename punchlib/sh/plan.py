@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from punchlib.errors import UsageError
-from punchlib.sh.commands import REDUCE, form_of
-from punchlib.sh.forms import Form, Gather
+from punchlib.sh.commands import form_of
+from punchlib.sh.forms import REDUCE, Form, Gather
 from punchlib.sh.reading import Pipeline, Stage
 
 #: Workers of one job; jobs of this width have been run (docs/scripts.md).
@@ -68,18 +69,21 @@ class Plan:
     target: str | None
 
 
-def make(pipeline: Pipeline, whole: str = "") -> Plan:
+def make(
+    pipeline: Pipeline, whole: str = "", more: Mapping[tuple[str, ...], Form] | None = None
+) -> Plan:
     """Plans a pipeline.
 
     Args:
         pipeline: what is to run.
         whole: why its input cannot be cut; "" where it can.
+        more: the user's own forms (`extensions.forms`).
 
     Raises:
         UsageError: a command names a file that would not be where it runs.
     """
     stages = pipeline.stages
-    forms = [_form(stage) for stage in stages]
+    forms = [_form(stage, more) for stage in stages]
     for stage, form in zip(stages[1:], forms[1:], strict=True):
         if form.files:
             raise UsageError(
@@ -93,13 +97,10 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
             f"line {stages[0].line}: several counts of a file are as wide as its size",
             next_step="write: cat FILE | wc",
         )
-    mapped, gather, after, told = _workers(stages, forms)
-    done = len(told)
-    tail = tuple(
-        _sequential(stage, form)
-        for number, (stage, form) in enumerate(zip(stages, forms, strict=True))
-        if number >= done
-    )
+    part = _workers(stages, forms)
+    done, told = len(part.told), part.told
+    whole_stages = [_sequential(stage, form) for stage, form in zip(stages, forms, strict=True)]
+    tail = tuple(whole_stages[done:])
     why = "the stages before it give one stream"
     before = forms[done - 1].split if done else None
     if before and not before.keeps_lines:
@@ -110,23 +111,21 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
         if number == done and form.split and form.split.primed:
             reason = "it squeezes across the cut, and the stage before may leave nothing of a piece"
         told.append(Told(stages[number].text, "in one piece", reason))
-    if whole or inputs is None or all(command.words == ("cat",) for command in mapped):
+    if whole or inputs is None or all(command.words == ("cat",) for command in part.mapped):
         # Workers would pass bytes on, and nothing else.
+        why = whole or "there is no work to share"
         told = [
-            replace(
-                t,
-                how="in one piece",
-                why=t.why if n >= done else whole or "there is no work to share",
-            )
+            replace(t, how="in one piece", why=t.why if n >= done else why)
             for n, t in enumerate(told)
         ]
-        tail = (*mapped, *tail)
-        mapped, gather, after = (), Gather(), ()
-    return Plan(inputs, mapped, gather, after, tail, tuple(told), pipeline.target)
+        return Plan(inputs, (), Gather(), (), tuple(whole_stages), tuple(told), pipeline.target)
+    tail = (*part.then, *tail)
+    mapped, after = tuple(part.mapped), tuple(part.after)
+    return Plan(inputs, mapped, part.gather, after, tail, tuple(told), pipeline.target)
 
 
-def _form(stage: Stage) -> Form:
-    form = form_of(stage.words)
+def _form(stage: Stage, more: Mapping[tuple[str, ...], Form] | None) -> Form:
+    form = form_of(stage.words, more)
     if stage.env:
         return replace(form, split=None, why="variables in front of it may change what it does")
     return form
@@ -143,51 +142,68 @@ def _inputs(pipeline: Pipeline, first: Form) -> tuple[str, ...] | None:
     return ("-",)
 
 
-def _workers(
-    stages: tuple[Stage, ...], forms: list[Form]
-) -> tuple[tuple[Command, ...], Gather, tuple[Command, ...], list[Told]]:
+@dataclass
+class _Part:
+    """The stages that workers run; `then` is what the last node does once with what was joined."""
+
+    mapped: list[Command] = field(default_factory=list)
+    gather: Gather = field(default_factory=Gather)
+    after: list[Command] = field(default_factory=list)
+    then: list[Command] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+    def joined(self, gather: Gather, then: tuple[str, ...] = ()) -> None:
+        self.gather = gather
+        self.then = [Command(then)] if then else []
+
+
+def _workers(stages: tuple[Stage, ...], forms: list[Form]) -> _Part:
     """Takes stages for the workers from the front, as many as are right there."""
-    mapped: list[Command] = []
-    told: list[Told] = []
+    part = _Part()
     total = True
     for number, (stage, form) in enumerate(zip(stages, forms, strict=True)):
         split = form.split
         if split is None or (split.primed and not total):
             break
-        mapped.append(
-            Command(form.words, quiet=stage.quiet, primed=split.primed, text_only=split.text_only)
+        if split.guard:
+            part.mapped.append(Command(split.guard))
+        part.mapped.append(
+            Command(
+                split.words or form.words,
+                quiet=stage.quiet,
+                primed=split.primed,
+                text_only=split.text_only,
+            )
         )
-        told.append(Told(stage.text, "on each piece", form.why))
+        how = "on each piece, then joined" if split.gather else "on each piece"
+        part.told.append(Told(stage.text, how, form.why))
         if split.gather:
-            told[-1] = replace(told[-1], how="on each piece, then joined")
-            gather, after, more = _combined(stages[number + 1 :], forms[number:], split.gather)
-            told += more
-            mapped += [Command(f.words) for f in forms[number + 1 : number + 1 + len(more)]]
-            return tuple(mapped), gather, after, told
+            part.joined(split.gather, split.then)
+            if form.words[0] == "sort" and number + 1 < len(stages):
+                _after_sort(part, form.orders, stages[number + 1], forms[number + 1])
+            break
         total = total and split.total
         if not split.keeps_lines:
             break
-    return tuple(mapped), Gather(), (), told
+    return part
 
 
-def _combined(
-    following: tuple[Stage, ...], forms: list[Form], gather: Gather
-) -> tuple[Gather, tuple[Command, ...], list[Told]]:
-    """What may run after `sort` before anything crosses the network, and again when it has."""
-    orders = forms[0].orders
-    if forms[0].words[0] != "sort" or not following or following[0].quiet:
-        return gather, (), []
-    stage, form = following[0], forms[1]
-    if form.split is None:
-        return gather, (), []
-    if form.words == ("uniq", "-c") and orders.startswith("lines"):
+def _after_sort(part: _Part, orders: str, stage: Stage, form: Form) -> None:
+    """Adds what may run after `sort` before anything crosses the network, and again when it has."""
+    if form.split is None or stage.quiet:
+        return
+    words = form.split.words or form.words
+    if words == ("uniq", "-c") and orders.startswith("lines"):
         kind = "reversed" if orders.endswith("reversed") else "sorted"
-        told = Told(stage.text, "on each piece, then joined", "counts of equal lines are added")
-        return Gather((REDUCE, kind), merges=True), (), [told]
-    if form.words[0] == "head" or (form.words == ("uniq",) and orders):
-        told = Told(stage.text, "on each piece, then joined", "once more after each merge")
-        return gather, (Command(form.words),), [told]
-    return gather, (), []
+        part.joined(Gather((REDUCE, kind), merges=True), form.split.then)
+        why = "counts of equal lines are added"
+    elif words[0] == "head" or (words == ("uniq",) and orders):
+        part.after = [Command(words)]
+        why = "once more after each merge"
+    else:
+        return
+    part.mapped.append(Command(words))
+    part.told.append(Told(stage.text, "on each piece, then joined", why))
 
 
 def _sequential(stage: Stage, form: Form) -> Command:

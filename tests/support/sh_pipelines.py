@@ -48,7 +48,7 @@ PIPELINES = {
     "sequence": (r"seq 100 | sort -rn | head -n 2", 0),
     "joined-lines": (r"cat $IN | tr '\n' ' ' | wc -c", 2),
     "head-of-counts": (r"cat $IN | tr -cs A-Za-z '\n' | sort | uniq -c | head -n 2", 4),
-    "uniq-d": (r"cat $IN | tr ' ' '\n' | sort | uniq -d", 3),
+    "uniq-d": (r"cat $IN | tr ' ' '\n' | sort | uniq -d", 4),
     "squeeze-after-grep": (r"cat $IN | grep a | tr -cs A-Za-z '\n' | sort", 2),
     "empty": (r"cat $EMPTY | sort | uniq -c | sort -rn", 3),
     "empty-count": (r"cat $EMPTY | wc -l", 2),

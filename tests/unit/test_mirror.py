@@ -107,8 +107,13 @@ ELSEWHERE = {
     "runtime/storage.py": _RUNTIME + "test_s3_tools.py",
     "runtime/verdict_watch.py": "unit/runtime/test_verdicts.py",
     "runtime/tool_edge.py": _RUNTIME + "test_blocks_tools.py",
+    "sh/awk.py": "unit/sh/test_commands_proof.py",
     "sh/dash.py": "unit/sh/test_reading.py",
+    "sh/filters.py": "unit/sh/test_commands_proof.py",
     "sh/forms.py": "unit/sh/test_commands_proof.py",
+    "sh/joined.py": "unit/sh/test_commands_proof.py",
+    "sh/pieces.py": "unit/sh/test_plan.py",
+    "sh/proof.py": "unit/sh/test_commands_proof.py",
     "sh/programs.py": "unit/sh/test_commands_proof.py",
     "wiring.py": "loopback/engine/test_engine.py",
 }

@@ -16,9 +16,9 @@ from punchlib.jobs.runner import JobRunner, RunRequest
 from punchlib.local.cloud import LocalCloud
 from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter, Input
+from punchlib.sh.pieces import ENV
 from punchlib.sh.reading import read
 from tests.support.sh_files import write_files
-from tests.support.sh_pieces import ENV
 from tests.support.sh_pipelines import PIPELINES
 
 #: Those that run each time, at one width; the others are slow.

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punchlib.errors import PunchError, UsageError
+from punchlib.sh.pieces import ENV
 from punchlib.sh.reading import read
-from tests.support.sh_pieces import ENV
 
 VARIABLES = {"A": "one", "B": "two  words", "EMPTY": "", "STAR": "a*", "OPTS": "-r -n"}
 
