@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from punchlib.sh.filters import EACH_LINE
 from punchlib.sh.forms import (
+    EACH_LINE,
     REDUCE,
     Form,
     Gather,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from punchlib.sh.forms import (
+    EACH_LINE,
     REDUCE,
     Form,
     Gather,
@@ -22,8 +23,6 @@ from punchlib.sh.forms import (
     rebuilt,
 )
 from punchlib.sh.programs import jq_filter, sed_program
-
-EACH_LINE = "each line by itself"
 
 
 def _refusing(pattern: str, why: str) -> tuple[str, ...]:

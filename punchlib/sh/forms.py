@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 #: Our tool that joins (punchlib/runtime/sh_reduce.py).
 REDUCE = "runtime/sh-reduce"
+EACH_LINE = "each line by itself"
 
 
 @dataclass(frozen=True)

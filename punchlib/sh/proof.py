@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hypothesis import HealthCheck, configuration, given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,7 @@ def prove(
     """
     # Behind `cat`, so that it is not the first: several counts of a file have other widths.
     plan = make(Pipeline((Stage(("cat",)), *map(Stage, stages))), more=more)
+    plan = replace(plan, mapped=plan.mapped[1:])
     splits = [split for words in stages if (split := form_of(words, more).split)]
     met = 0
 
@@ -110,6 +112,8 @@ def prove(
         except Flaky:
             said = f"{_text(stages)} does not give the same for the same input"
             raise Counterexample(said) from None
+        finally:
+            configuration.set_hypothesis_home_dir(None)
     if met < fewest:
         raise PunchError(f"{_text(stages)} fails on nearly every input: nothing is proven by that")
 

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "cli/output.py": "loopback/jobs/test_cli.py",
     "cli/ping.py": "loopback/doctor/test_commands.py",
     "cli/sh.py": "loopback/sh/test_cli.py",
+    "cli/sh_commands.py": "unit/sh/test_extensions.py",
     "cli/sh_objects.py": "loopback/sh/test_cli.py",
     "cli/runs.py": "loopback/runs/test_runs_cli.py",
     "cli/warm.py": "loopback/jobs/test_warming.py",
