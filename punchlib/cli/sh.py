@@ -18,6 +18,7 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
 from punchlib.cli.options import EC2_HANDLER, Ec2, Function, Local, Retries, Timeout
 from punchlib.cli.run import How, Running
+from punchlib.cli.sh_commands import own_forms, prove_commands
 from punchlib.cli.sh_objects import PREFIX, Objects, target
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
@@ -35,7 +36,7 @@ _READER_GONE = 141
 def sh(
     pipeline: Annotated[
         str, typer.Argument(metavar="PIPELINE|FILE", help="A pipeline, or a file that holds one.")
-    ],
+    ] = "",
     width: Annotated[int, typer.Option(metavar="N", help=f"Workers, 1 to {WIDEST}.")] = 4,
     local: Local = False,
     explain: Annotated[
@@ -51,6 +52,16 @@ def sh(
         list[str] | None,
         typer.Option(metavar="KEY=FILE", help="With --local, s3://…/KEY is FILE. Repeatable."),
     ] = None,
+    commands: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own commands that may run on pieces (~/.config/punchlib/commands.toml).",
+        ),
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove them (those of FILE) on this machine.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     retries: Retries = 1,
     timeout: Timeout = None,
@@ -62,12 +73,18 @@ def sh(
     Inputs: files, s3://BUCKET/KEY, stdin. Outputs: stdout, > FILE, > s3://BUCKET/KEY.
     """
     with interruptible(), _scratch() as folder:
+        if prove:
+            prove_commands(Path(pipeline) if pipeline else commands)
+            return
+        if not pipeline:
+            raise UsageError("there is no pipeline", next_step="punch sh 'cat FILE | sort | uniq'")
         if not 1 <= width <= WIDEST:
             raise UsageError(f"--width {width} is not possible", next_step=f"use 1 to {WIDEST}")
         if emit and emit.exists() and (not emit.is_dir() or any(emit.iterdir())):
             raise UsageError(f"{emit} exists and is not empty", next_step="name a new folder")
         parsed = read(_script(pipeline), os.environ)
-        plan = planning.make(parsed)
+        more = own_forms(commands)
+        plan = planning.make(parsed, more=more)
         if explain and not emit:
             _tell(plan)
             return
@@ -75,7 +92,7 @@ def sh(
         result = target(parsed.target, objects, force=force)
         found = {name: objects.find(name) for name in _names(plan)}
         if plan.mapped and (open_end := objects.without_newline(plan.inputs or ())):
-            plan = planning.make(parsed, whole=f"{open_end} does not end with a newline")
+            plan = planning.make(parsed, whole=f"{open_end} does not end with a newline", more=more)
         token = objects.token
         key = result if isinstance(result, str) else f"{PREFIX}/{token}/result"
         kept = emit or folder / "job"
