@@ -63,7 +63,7 @@ _VALUE = r'"(?:[\w ,:;|/=-]|\\t)*"'
 _BEGIN = re.compile(rf"\s*BEGIN\s*\{{\s*(?:O?FS\s*=\s*{_VALUE}\s*(?:;\s*)?)+\}}\s*;?")
 #: A loop over the fields: its variable is set in each record before it is used.
 _LOOP = re.compile(
-    r"(?P<test>[^{}]*)\{\s*for\s*\(\s*i\s*=\s*(?:\d|NF)\s*;\s*i\s*(?:<=?\s*NF|>=?\s*\d)\s*;"
+    r"(?P<test>[^{}]*)\{\s*for\s*\(\s*i\s*=\s*(?:\d|NF)\s*;\s*i\s*(?:<=?\s*NF(?:\s*-\s*\d)?|>=?\s*\d)\s*;"
     r"\s*i(?:\+\+|--)\s*\)(?P<body>[^{}]*)\}\s*"
 )
 _DISTINCT = re.compile(r"\s*!\s*[a-z]\w*\[\$\d{1,4}\]\+\+\s*")
