@@ -5,7 +5,7 @@ set -euo pipefail
 
 # command:Debian package
 needed=(turnserver:coturn gawk:gawk socat:socat ip:iproute2 nft:nftables unshare:util-linux
-    pgrep:procps tc:iproute2 conntrack:conntrack file:file bc:bc)
+    pgrep:procps tc:iproute2 conntrack:conntrack file:file bc:bc jq:jq col:bsdextrautils)
 [ "${1:-}" != e2e ] || needed+=(docker:docker.io mmdebstrap:mmdebstrap
     docker-registry:docker-registry)
 

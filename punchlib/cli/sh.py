@@ -20,6 +20,7 @@ from punchlib.cli import output
 from punchlib.cli.interrupt import interruptible
 from punchlib.cli.options import EC2_HANDLER, Function, Local, Retries, Timeout
 from punchlib.cli.run import How, Running, bucket_config
+from punchlib.cli.sh_commands import own_forms, prove_commands
 from punchlib.cli.sh_objects import Objects, target
 from punchlib.config import Config
 from punchlib.errors import UsageError
@@ -44,7 +45,7 @@ _MOST_BY_ITSELF = 64
 def sh(
     pipeline: Annotated[
         str, typer.Argument(metavar="PIPELINE|FILE", help="A pipeline, or a file that holds one.")
-    ],
+    ] = "",
     width: Annotated[
         str, typer.Option(metavar="N", help=f"Workers, 1 to {WIDEST}; auto goes by the size.")
     ] = AUTO,
@@ -65,6 +66,16 @@ def sh(
         list[str] | None,
         typer.Option(metavar="KEY=FILE", help="With --local, s3://…/KEY is FILE. Repeatable."),
     ] = None,
+    commands: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own commands that may run on pieces (~/.config/punchlib/commands.toml).",
+        ),
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove them (those of FILE) on this machine.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     retries: Retries = 1,
     timeout: Timeout = None,
@@ -79,19 +90,25 @@ def sh(
     Inputs: files, s3://BUCKET/KEY, stdin. Outputs: stdout, > FILE, > s3://BUCKET/KEY.
     """
     with interruptible(), _scratch() as folder:
+        if prove:
+            prove_commands(Path(pipeline) if pipeline else commands)
+            return
+        if not pipeline:
+            raise UsageError("there is no pipeline", next_step="punch sh 'cat FILE | sort | uniq'")
         wanted = _width(width)
         if emit and emit.exists() and (not emit.is_dir() or any(emit.iterdir())):
             raise UsageError(f"{emit} exists and is not empty", next_step="name a new folder")
         objects = Objects(local, put or [], folder)
         parsed = read(_script(pipeline), os.environ, objects.matching)
-        plan = planning.make(parsed)
+        more = own_forms(commands)
+        plan = planning.make(parsed, more=more)
         if explain and not emit and not dry_run:
             _tell(plan)
             return
         result = target(parsed.target, objects, force=force)
         found = {name: objects.find(name) for name in _names(plan)}
         if plan.cuts_lines and (open_end := objects.without_newline(plan.inputs or ())):
-            plan = planning.make(parsed, whole=f"{open_end} does not end with a newline")
+            plan = planning.make(parsed, whole=f"{open_end} does not end with a newline", more=more)
         if plan.has_workers and not wanted:
             wanted = best_width(plan, found, _most(local, function))
         if explain or dry_run:

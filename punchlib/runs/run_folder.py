@@ -29,12 +29,16 @@ EVENTS, LIVE, REPORT, ASK = "events.jsonl", "live.jsonl", "run.json", "ask"
 KEPT = 200
 
 
-def runs_root() -> Path:
-    """The folder of all runs; it need not exist."""
+def state_home() -> Path:
+    """Where programs keep what they know of this user's machine; it need not exist."""
     state = os.environ.get("XDG_STATE_HOME", "")
     # The specification: a path that is not absolute counts as unset.
-    base = Path(state) if state.startswith("/") else Path.home() / ".local/state"
-    return base / "punch/runs"
+    return Path(state) if state.startswith("/") else Path.home() / ".local/state"
+
+
+def runs_root() -> Path:
+    """The folder of all runs; it need not exist."""
+    return state_home() / "punch/runs"
 
 
 class RunFolder:

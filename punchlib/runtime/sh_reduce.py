@@ -1,10 +1,12 @@
-"""`sh-reduce KIND INPUT…`: adds up what `wc`, `grep -c` and `uniq -c` found in pieces of an input.
+"""`sh-reduce KIND INPUT…`: joins what commands made of consecutive pieces of an input.
 
     cat         the inputs, one after the other. Unlike `cat` it opens all of them first: when its
                 reader leaves early, no writer waits for ever for an input to be opened
     lines       the input; fails where it does not end with a newline: its last line goes on in the
                 next piece
+    tac         the last input first
     sum         lines of numbers: each column is added (wc, grep -c)
+    max         the same, and the largest of each column (wc -L)
     adjacent    outputs of `uniq -c` of consecutive pieces: where one ends with the line that the
                 next begins with, their counts are added
     sorted      outputs of `sort | uniq -c`: merged by the bytes of the lines, equal ones added
@@ -17,11 +19,12 @@ from __future__ import annotations
 
 import heapq
 import sys
+from operator import add
 
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.runtime.tool_edge import run
 
-_USAGE = "sh-reduce {cat|lines|sum|adjacent|sorted|reversed} INPUT…"
+_USAGE = "sh-reduce {cat|lines|tac|sum|max|adjacent|sorted|reversed} INPUT…"
 # As typing.TYPE_CHECKING, which takes 6 ms to import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +95,8 @@ def of_lines(inputs: list[BinaryIO]) -> Iterator[bytes]:
         )
 
 
-def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
-    """Columns of numbers.
+def added(inputs: list[BinaryIO], fold: Callable[[int, int], int] = add) -> Iterator[bytes]:
+    """Columns of numbers, each made one number by `fold`.
 
     Raises:
         StreamBroken: an input is not one line of numbers, or has more of them than another.
@@ -107,7 +110,7 @@ def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
         totals = totals or [0] * len(columns)
         if len(columns) != len(totals):
             raise StreamBroken(f"{text[:80]!r} has not {len(totals)} counts")
-        totals = [total + int(c) for total, c in zip(totals, columns, strict=True)]
+        totals = [fold(total, int(c)) for total, c in zip(totals, columns, strict=True)]
     if len(totals) == 1:
         yield b"%d\n" % totals[0]
     else:
@@ -117,7 +120,9 @@ def added(inputs: list[BinaryIO]) -> Iterator[bytes]:
 _KINDS: dict[str, Callable[[list[BinaryIO]], Iterator[bytes]]] = {
     "cat": concatenated,
     "lines": of_lines,
+    "tac": lambda inputs: concatenated(inputs[::-1]),
     "sum": added,
+    "max": lambda inputs: added(inputs, max),
     "adjacent": adjacent,
     "sorted": merged,
     "reversed": lambda inputs: merged(inputs, reverse=True),

@@ -20,8 +20,7 @@ from pathlib import Path
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place
 from punchlib.runtime.s3_several import Part
-from punchlib.sh.commands import REDUCE
-from punchlib.sh.forms import Gather
+from punchlib.sh.forms import REDUCE, Gather
 from punchlib.sh.pieces import Input, pieces, whole
 from punchlib.sh.plan import Command, Plan, Turn
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+#: Our tool that joins (punchlib/runtime/sh_reduce.py).
+REDUCE = "runtime/sh-reduce"
+EACH_LINE = "each line by itself"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Split:
         total: where the input is not empty and ends with a newline, the output does so, too.
         primed: what it does with a line's first bytes depends on the newline before it.
         text_only: what it does with a line depends on whether there was a NUL before it.
+        words: what runs on a piece, where that is not the command itself.
+        then: what makes of the joined outputs what the command would have written.
+        guard: runs in front of it on a piece, and fails at what would be read otherwise there
+            than in the whole.
     """
 
     gather: Gather | None = None
@@ -40,6 +49,9 @@ class Split:
     total: bool = True
     primed: bool = False
     text_only: bool = False
+    words: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+    guard: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,24 @@ class Form:
 
 class NotKnownError(Exception):
     """The table does not know this form; says which part of it."""
+
+
+def one_file(words: Sequence[str], operands: Sequence[str]) -> tuple[str, ...]:
+    """The file that it reads; several are no concatenation where one has no newline at its end.
+
+    Raises:
+        NotKnownError: several, or one that systems read differently.
+    """
+    if len(operands) > 1:
+        raise NotKnownError(f"{words[0]} with several files")
+    if any(o.startswith("+") for o in operands):
+        # A file's name, or what POSIX.1-2001 took away (`tail +2`, `sort +1`): systems differ.
+        raise NotKnownError(f"{words[0]} {operands[0]}")
+    return tuple(o for o in operands if o != "-")
+
+
+def is_number(text: str | None) -> bool:
+    return re.fullmatch(r"[0-9]{1,12}", text or "") is not None
 
 
 @dataclass(frozen=True)
@@ -142,3 +172,7 @@ def rebuilt(name: str, found: Options, operands: Sequence[str] = ()) -> tuple[st
     if any(o.startswith("-") and o != "-" for o in operands):
         words.append("--")
     return (*words, *operands)
+
+
+#: Reads a command's words; raises NotKnownError.
+Reader = Callable[[Sequence[str]], Form]

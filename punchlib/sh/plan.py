@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from punchlib.errors import UsageError
-from punchlib.sh.commands import REDUCE, form_of
-from punchlib.sh.forms import Form, Gather
+from punchlib.sh.commands import form_of
+from punchlib.sh.forms import REDUCE, Form, Gather
 from punchlib.sh.object_patterns import S3
 from punchlib.sh.packed import unpacker
 from punchlib.sh.reading import Pipeline, Stage
@@ -131,18 +132,23 @@ class _Head:
     stages: int = 0
 
 
-def make(pipeline: Pipeline, whole: str = "") -> Plan:
+#: A user's own forms, by their words (`extensions.forms`).
+More = Mapping[tuple[str, ...], Form]
+
+
+def make(pipeline: Pipeline, whole: str = "", more: More | None = None) -> Plan:
     """Plans a pipeline.
 
     Args:
         pipeline: what is to run.
         whole: why its input cannot be cut; "" where it can.
+        more: the user's own forms.
 
     Raises:
         UsageError: a command names a file that would not be where it runs.
     """
     stages = pipeline.stages
-    forms = [_form(stage) for stage in stages]
+    forms = [_form(stage, more) for stage in stages]
     first = 0 if pipeline.each else 1
     for stage, form in zip(stages[first:], forms[first:], strict=True):
         if form.files:
@@ -150,68 +156,66 @@ def make(pipeline: Pipeline, whole: str = "") -> Plan:
                 f"line {stage.line}: {stage.text} reads {form.files[0]} and not the pipe",
                 next_step="files are read by the first command of a pipeline",
             )
-    head = _head(pipeline, forms)
-    if (
-        not pipeline.each
-        and stages[0].words[0] == "wc"
-        and head.inputs is not None
-        and len(forms[0].words) != 2
-    ):
-        # GNU makes the columns as wide as the file's size asks for (wc.c, compute_number_width).
-        raise UsageError(
-            f"line {stages[0].line}: several counts of a file are as wide as its size",
-            next_step="write: cat FILE | wc",
-        )
-    begin, told = head.stages, list(head.told)
+    head = _loop(pipeline.each, more) if pipeline.each else _head(pipeline, forms)
+    if not pipeline.each and head.inputs is not None:
+        _refuse_wide_counts(stages[0], forms[0])
     whole_pieces = bool(head.unpack or head.turns)
-    mapped, gather, after, more = _workers(
-        stages[begin:], forms[begin:], lines_before=not whole_pieces
-    )
-    told += more
-    done = begin + len(more)
-    tail = tuple(
-        _sequential(stage, form) for stage, form in zip(stages[done:], forms[done:], strict=True)
-    )
-    why = "the stages before it give one stream"
-    before = forms[done - 1].split if done > begin else None
-    if before and not before.keeps_lines:
-        why = "the stage before it leaves no lines to cut at"
-    for number in range(done, len(stages)):
-        form = forms[number]
-        reason = form.why if form.split is None else why
-        if number == done and form.split and form.split.primed:
-            reason = "it squeezes across the cut, and the stage before may leave nothing of a piece"
-        told.append(Told(stages[number].text, "in one piece", reason))
-    idle = not whole_pieces and all(command.words == ("cat",) for command in mapped)
+    part = _workers(stages[head.stages :], forms[head.stages :], lines_before=not whole_pieces)
+    idle = not whole_pieces and all(command.words == ("cat",) for command in part.mapped)
+    done = head.stages + len(part.told)
+    left = zip(stages[head.stages :], forms[head.stages :], strict=True)
+    in_one = [_sequential(stage, form) for stage, form in left]
+    rest = _why_in_one(stages, forms, done, cut=bool(part.told))
     if whole or idle or (head.inputs is None and not head.turns):
         # Workers would pass bytes on, and nothing else.
-        told = [
-            replace(
-                t,
-                how="in one piece",
-                why=t.why if n >= done else whole or "there is no work to share",
-            )
-            for n, t in enumerate(told)
-        ]
-        tail = (*mapped, *tail)
-        mapped, gather, after = (), Gather(), ()
+        why = whole or "there is no work to share"
+        begun = [replace(t, how="in one piece", why=why) for t in (*head.told, *part.told)]
+        tail, part = in_one, _Part(told=begun)
+    else:
+        tail = [*part.then, *in_one[len(part.told) :]]
+        part.told = [*head.told, *part.told]
     return Plan(
         head.inputs,
-        mapped,
-        gather,
-        after,
-        tail,
-        tuple(told),
+        tuple(part.mapped),
+        part.gather,
+        tuple(part.after),
+        tuple(tail),
+        (*part.told, *rest),
         pipeline.target,
         head.unpack,
         head.turns,
     )
 
 
+def _refuse_wide_counts(stage: Stage, form: Form) -> None:
+    if stage.words[0] == "wc" and len(form.words) != 2:
+        # GNU makes the columns as wide as the file's size asks for (wc.c, compute_number_width).
+        raise UsageError(
+            f"line {stage.line}: several counts of a file are as wide as its size",
+            next_step="write: cat FILE | wc",
+        )
+
+
+def _why_in_one(
+    stages: tuple[Stage, ...], forms: list[Form], done: int, *, cut: bool
+) -> list[Told]:
+    """Why the stages from `done` on run in one piece."""
+    why = "the stages before it give one stream"
+    before = forms[done - 1].split if cut else None
+    if before and not before.keeps_lines:
+        why = "the stage before it leaves no lines to cut at"
+    told = []
+    for number in range(done, len(stages)):
+        form = forms[number]
+        reason = form.why if form.split is None else why
+        if number == done and form.split and form.split.primed:
+            reason = "it squeezes across the cut, and the stage before may leave nothing of a piece"
+        told.append(Told(stages[number].text, "in one piece", reason))
+    return told
+
+
 def _head(pipeline: Pipeline, forms: list[Form]) -> _Head:
     """Takes what names the inputs, and what unpacks them, from the front."""
-    if pipeline.each:
-        return _loop(pipeline.each)
     stages = pipeline.stages
     how, why = "on each file", "each file is one piece: nothing tells where to cut"
     if found := unpacker(stages[0].words):
@@ -229,17 +233,17 @@ def _head(pipeline: Pipeline, forms: list[Form]) -> _Head:
     return _Head(inputs_)
 
 
-def _loop(each: tuple[Pipeline, ...]) -> _Head:
-    turns = tuple(map(_turn, each))
+def _loop(each: tuple[Pipeline, ...], more: More | None) -> _Head:
+    turns = tuple(_turn(turn, more) for turn in each)
     words = " | ".join(stage.text for stage in each[0].stages)
-    more = f", and {len(each) - 1} more" if len(each) > 1 else ""
-    told = Told(f"{words}{more}", "each on one worker", "a turn of the loop is one piece")
+    others = f", and {len(each) - 1} more" if len(each) > 1 else ""
+    told = Told(f"{words}{others}", "each on one worker", "a turn of the loop is one piece")
     names = tuple(name for turn in turns for name in turn.inputs)
     return _Head(tuple(dict.fromkeys(names)), turns=turns, told=(told,))
 
 
-def _turn(pipeline: Pipeline) -> Turn:
-    plan = make(pipeline, whole="it is a turn of a loop")
+def _turn(pipeline: Pipeline, more: More | None) -> Turn:
+    plan = make(pipeline, "it is a turn of a loop", more)
     line = pipeline.stages[0].line
     if plan.inputs == ("-",):
         raise UsageError(
@@ -251,8 +255,8 @@ def _turn(pipeline: Pipeline) -> Turn:
     return Turn(plan.inputs or (), (*unpack, *plan.tail))
 
 
-def _form(stage: Stage) -> Form:
-    form = form_of(stage.words)
+def _form(stage: Stage, more: More | None) -> Form:
+    form = form_of(stage.words, more)
     if stage.env:
         return replace(form, split=None, why="variables in front of it may change what it does")
     return form
@@ -269,56 +273,73 @@ def _inputs(pipeline: Pipeline, first: Form) -> tuple[str, ...] | None:
     return ("-",)
 
 
-def _workers(
-    stages: tuple[Stage, ...], forms: list[Form], *, lines_before: bool
-) -> tuple[tuple[Command, ...], Gather, tuple[Command, ...], list[Told]]:
+@dataclass
+class _Part:
+    """The stages that workers run; `then` is what the last node does once with what was joined."""
+
+    mapped: list[Command] = field(default_factory=list)
+    gather: Gather = field(default_factory=Gather)
+    after: list[Command] = field(default_factory=list)
+    then: list[Command] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+    def joined(self, gather: Gather, then: tuple[str, ...] = ()) -> None:
+        self.gather = gather
+        self.then = [Command(then)] if then else []
+
+
+def _workers(stages: tuple[Stage, ...], forms: list[Form], *, lines_before: bool) -> _Part:
     """Takes stages for the workers from the front, as many as are right there.
 
     Args:
         stages, forms: what is left of the pipeline.
         lines_before: there is a line before every piece but the first.
     """
-    mapped: list[Command] = []
-    told: list[Told] = []
+    part = _Part()
     total = lines_before
     for number, (stage, form) in enumerate(zip(stages, forms, strict=True)):
         split = form.split
         if split is None or (split.primed and not total):
             break
-        mapped.append(
-            Command(form.words, quiet=stage.quiet, primed=split.primed, text_only=split.text_only)
+        if split.guard:
+            part.mapped.append(Command(split.guard))
+        part.mapped.append(
+            Command(
+                split.words or form.words,
+                quiet=stage.quiet,
+                primed=split.primed,
+                text_only=split.text_only,
+            )
         )
-        told.append(Told(stage.text, "on each piece", form.why))
+        how = "on each piece, then joined" if split.gather else "on each piece"
+        part.told.append(Told(stage.text, how, form.why))
         if split.gather:
-            told[-1] = replace(told[-1], how="on each piece, then joined")
-            gather, after, more = _combined(stages[number + 1 :], forms[number:], split.gather)
-            told += more
-            mapped += [Command(f.words) for f in forms[number + 1 : number + 1 + len(more)]]
-            return tuple(mapped), gather, after, told
+            part.joined(split.gather, split.then)
+            if form.words[0] == "sort" and number + 1 < len(stages):
+                _after_sort(part, form.orders, stages[number + 1], forms[number + 1])
+            break
         total = total and split.total
         if not split.keeps_lines:
             break
-    return tuple(mapped), Gather(), (), told
+    return part
 
 
-def _combined(
-    following: tuple[Stage, ...], forms: list[Form], gather: Gather
-) -> tuple[Gather, tuple[Command, ...], list[Told]]:
-    """What may run after `sort` before anything crosses the network, and again when it has."""
-    orders = forms[0].orders
-    if forms[0].words[0] != "sort" or not following or following[0].quiet:
-        return gather, (), []
-    stage, form = following[0], forms[1]
-    if form.split is None:
-        return gather, (), []
-    if form.words == ("uniq", "-c") and orders.startswith("lines"):
+def _after_sort(part: _Part, orders: str, stage: Stage, form: Form) -> None:
+    """Adds what may run after `sort` before anything crosses the network, and again when it has."""
+    if form.split is None or stage.quiet:
+        return
+    words = form.split.words or form.words
+    if words == ("uniq", "-c") and orders.startswith("lines"):
         kind = "reversed" if orders.endswith("reversed") else "sorted"
-        told = Told(stage.text, "on each piece, then joined", "counts of equal lines are added")
-        return Gather((REDUCE, kind), merges=True), (), [told]
-    if form.words[0] == "head" or (form.words == ("uniq",) and orders):
-        told = Told(stage.text, "on each piece, then joined", "once more after each merge")
-        return gather, (Command(form.words),), [told]
-    return gather, (), []
+        part.joined(Gather((REDUCE, kind), merges=True), form.split.then)
+        why = "counts of equal lines are added"
+    elif words[0] == "head" or (words == ("uniq",) and orders):
+        part.after = [Command(words)]
+        why = "once more after each merge"
+    else:
+        return
+    part.mapped.append(Command(words))
+    part.told.append(Told(stage.text, "on each piece, then joined", why))
 
 
 def _sequential(stage: Stage, form: Form) -> Command:

@@ -1,4 +1,4 @@
-"""Which programs of sed and awk treat each line by itself: a short list, everything else is not."""
+"""Which programs of sed and jq treat each line by itself: a short list, everything else is not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class SedProgram:
 
 
 def sed_program(script: str) -> SedProgram | None:
-    """Reads a sed script of `s`, `y`, `d` and `p`, each for all lines or for those of a /regex/.
+    """Reads a sed script of `s`, `y`, `d`, `p` and `G`, each for all lines or those of a /regex/.
+
+    G appends the hold space, which is empty as long as nothing is put there.
 
     Line numbers, `$`, ranges, the hold space, `q`, `w`, labels and an empty regex, which stands
     for the last one *used*, look beyond the line (POSIX sed, GNU sed 3 and 4).
@@ -53,7 +55,7 @@ def sed_program(script: str) -> SedProgram | None:
             at = after
         elif verb == "d":
             deletes = True
-        elif verb != "p":
+        elif verb not in ("p", "G"):
             return None
         while at < len(script) and script[at] in _SPACE:
             at += 1
@@ -98,28 +100,20 @@ def _brackets_closed(text: str) -> bool:
     return re.search(r"\[\]?[^\]]*$", re.sub(r"\\.|\[:\w+:\]", "", text)) is None
 
 
-_FIELD = r"\$(?:\d{1,4}|NF)"
-_PRINT = rf"\{{\s*print(?:\s*{_FIELD}(?:\s*,?\s*{_FIELD})*)?\s*;?\s*\}}"
-_VALUE = r'(?:"[\w ./:,-]*"|\d{1,9})'
-_COMPARE = r"(?:==|!=|<=|>=|<|>)"
-_TEST = (
-    rf"(?:NF|{_FIELD}|length(?:\(\$?0?\))?|length\({_FIELD}\))\s*{_COMPARE}\s*{_VALUE}"
-    rf"|NF|/[\w .,:=@-]+/|{_FIELD}\s*!?~\s*/[\w .,:=@-]+/"
+_KEY = r"[A-Za-z_]\w*"
+_STEPS = rf"(?:\.{_KEY}|\[\d{{0,6}}\])*"
+_PATH = rf"\.(?:(?:{_KEY}|\[\d{{0,6}}\]){_STEPS})?"
+_LITERAL = r'(?:-?\d{1,15}(?:\.\d{1,15})?|"[\w ./:,@%+-]*"|true|false|null)'
+_CONDITION = rf"{_PATH}(?:\s*(?:==|!=|<=|>=|<|>)\s*{_LITERAL})?"
+_PAIR = rf"{_KEY}(?:\s*:\s*{_PATH})?"
+_JQ_STEP = (
+    rf"(?:{_PATH}|select\(\s*{_CONDITION}(?:\s+(?:and|or)\s+{_CONDITION})*\s*\)"
+    rf"|\{{\s*{_PAIR}(?:\s*,\s*{_PAIR})*\s*\}}|\[\s*{_PATH}(?:\s*,\s*{_PATH})*\s*\]"
+    r"|length|keys|type|tostring|ascii_downcase|@tsv|@csv)"
 )
-#: One test, one print, or a test and a print.
-_AWK_LINEWISE = re.compile(rf"\s*(?:(?P<test>{_TEST})\s*(?:{_PRINT})?|{_PRINT})\s*")
-_AWK_DISTINCT = re.compile(r"\s*!\s*[A-Za-z_]\w*\[\$0\]\+\+\s*")
+_JQ_FILTER = re.compile(rf"\s*{_JQ_STEP}(?:\s*\|\s*{_JQ_STEP})*\s*")
 
 
-def awk_linewise(program: str) -> re.Match[str] | None:
-    """A program that treats each record by itself: fields and NF, no NR, END, arrays, getline.
-
-    Returns:
-        None where it is not on the list; `["test"]` is None where each line gives a line.
-    """
-    return _AWK_LINEWISE.fullmatch(program)
-
-
-def awk_distinct(program: str) -> bool:
-    """Is it `!seen[$0]++`: each line once, where it comes first?"""
-    return _AWK_DISTINCT.fullmatch(program) is not None
+def jq_filter(text: str) -> bool:
+    """Is it a chain of paths, select, {…}, […] and a few functions? They see one value each."""
+    return _JQ_FILTER.fullmatch(text) is not None

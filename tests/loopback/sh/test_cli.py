@@ -83,7 +83,7 @@ def test_explain_and_emit(folder: Path) -> None:
     assert done.returncode == 0
     how = done.stdout.decode().splitlines()
     assert how[1].split("  ")[-1].startswith("on each piece, then joined: ")
-    assert how[2].endswith("in one piece: nl is not in the table")
+    assert how[2].endswith("in one piece: nl: it counts lines from the first")
     names = {p.name for p in (folder / "job").iterdir()}
     assert names == {"job.toml", "last.sh", *(f"worker{n}.sh" for n in range(1, 5))}
     again = next(
@@ -111,6 +111,9 @@ def test_explain_and_emit(folder: Path) -> None:
             (["sort none.txt"], "none.txt cannot be read: No such file"),
             (["sort folder"], "folder cannot be read: Is a directory"),
             (["sort /dev/zero"], "no regular file"),
+            ([], "there is no pipeline"),
+            (["--commands", "none.toml", "sort"], "none.toml cannot be read"),
+            (["--prove", "none.toml"], "none.toml cannot be read"),
             (["cat in.txt >folder"], "folder is a folder"),
             (["cat in.txt >none/out"], "does not exist"),
             (["cat s3://b/k"], "--put k=FILE"),
@@ -137,6 +140,25 @@ def test_a_command_that_is_not_there(folder: Path) -> None:
     done = punch(folder, "--local", "-q", "sort in.txt | no-such-command")
     assert done.returncode == 2
     assert b"no-such-command, a stage of last, is not on this machine" in done.stderr
+
+
+def test_commands_of_ones_own(folder: Path) -> None:
+    entry = "[[command]]\nclass = 'stateless'\nwords = ['env', 'LC_ALL=C', 'sed', '%s']\n"
+    (folder / "mine.toml").write_text(entry % "s/a/A/")
+    line = "cat in.txt | env LC_ALL=C sed s/a/A/"
+    state = str(folder / "state")
+    asked = ("--commands", "mine.toml", "--explain", line)
+    told = punch(folder, *asked, XDG_STATE_HOME=state).stdout
+    assert told.endswith(b"in one piece: not proven: punch sh --prove\n")
+    done = punch(folder, "--prove", "mine.toml", XDG_STATE_HOME=state)
+    assert (done.returncode, done.stdout) == (0, b"proven: env LC_ALL=C sed s/a/A/\n"), done.stderr
+    told = punch(folder, *asked, XDG_STATE_HOME=state).stdout
+    assert told.endswith(b"on each piece: each line by itself\n")
+    (folder / "mine.toml").write_text(entry % "2d")
+    done = punch(folder, "--prove", "mine.toml", XDG_STATE_HOME=state)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: env LC_ALL=C sed 2d is not the same on pieces\n")
+    assert b"Traceback" not in done.stderr
 
 
 def test_without_a_bucket(folder: Path) -> None:

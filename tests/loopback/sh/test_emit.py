@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import secrets
 import subprocess
 from pathlib import Path
@@ -18,27 +20,19 @@ from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter
 from punchlib.sh.pieces import Input
 from punchlib.sh.reading import read
+from punchlib.sh.trial import ENV
 from tests.support.sh_files import write_files
-from tests.support.sh_pieces import ENV
 from tests.support.sh_pipelines import PIPELINES
 
-#: Those that run each time, at one width; the others are slow.
-ALWAYS = {
-    "word-frequency": 3, "top-words": 2, "count-all": 3, "count-lines": 2, "no-match-sorted": 2,
-    "shortest-first": 2, "set-difference": 2, "log-errors-by-host": 3, "log-gaps": 3,
-    "reverse-order": 2, "several-files": 3, "no-final-newline": 3, "cat-of-open": 2,
-    "awk-sum": 1, "sequence": 1, "empty": 3, "joined-lines": 2, "squeeze-after-grep": 2,
-    "distinct-words": 1, "first-lines": 3, "xargs": 2, "head-of-counts": 2,
-}  # fmt: skip
+WIDTHS = (1, 2, 3, 8, 16)
+#: Those that run each time are drawn, SH_SEED=N draws others; all are slow.
+OFTEN = 24
+_DICE = random.Random(os.environ.get("SH_SEED", "1"))
+_DRAWN = {name: _DICE.choice(WIDTHS[:4]) for name in _DICE.sample(sorted(PIPELINES), OFTEN)}
 CASES = [
-    pytest.param(
-        name,
-        width,
-        id=f"{name}-{width}",
-        marks=[] if ALWAYS.get(name) == width else pytest.mark.slow,
-    )
+    pytest.param(name, width, marks=[] if _DRAWN.get(name) == width else pytest.mark.slow)
     for name in PIPELINES
-    for width in (1, 2, 3)
+    for width in WIDTHS
 ]
 
 

@@ -24,6 +24,11 @@ def test_a_group_over_several_pieces() -> None:
     assert b"".join(adjacent(pieces)) == b"      6 a\n      1 b\n"  # type: ignore[arg-type]
 
 
+def test_the_largest_of_each_column() -> None:
+    pieces = files(b"3 9\n", b"20 1\n")
+    assert b"".join(added(pieces, max)) == b"     20       9\n"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "wrong", [b"", b"a\n", b"1\n2\n", b"      1 2 3", b"1\n" * 40_000], ids=lambda b: repr(b[:9])
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from punchlib.errors import PunchError, UsageError
 from punchlib.sh.object_patterns import ObjectPattern
 from punchlib.sh.reading import read
-from tests.support.sh_pieces import ENV
+from punchlib.sh.trial import ENV
 
 VARIABLES = {"A": "one", "B": "two  words", "EMPTY": "", "STAR": "a*", "OPTS": "-r -n"}
 
