@@ -28,6 +28,8 @@ from punchlib.net.nat_observer import NatObserver, tcp_binding
 PATIENCE = 3.0
 #: UDP has no retransmission of its own: the request goes out so often, at these pauses in seconds.
 UDP_PAUSES = (0.3, 0.6, 1.2)
+#: Seconds of silence, beyond the round trips, before a person is told that the NAT filters.
+SURE = 0.5
 #: Ports that are opened at once, to see whether the NAT keeps their numbers and one address.
 PORTS = 4
 #: The hold's ladder (docs/nat-traversal.md, "Hold and dial").
@@ -173,7 +175,7 @@ async def _behaviour(server: TransportAddress, others: Sequence[tuple[str, int]]
         return Nat()
     with sock:
         local = TransportAddress(*sock.getsockname()[:2])
-        observer = NatObserver(local, server, answer, other_server)
+        observer = NatObserver(local, server, answer, other_server, SURE)
         try:
             return await observer.everything()
         finally:

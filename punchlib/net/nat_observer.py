@@ -34,6 +34,8 @@ class NatObserver:
         server: the server's.
         response: what it said.
         other_server: resolves another server, for when this one has no second address.
+        margin: seconds beyond the round trips for which silence must last before it says that the
+            NAT filters.
 
     Attributes:
         local: as given.
@@ -46,12 +48,14 @@ class NatObserver:
         server: TransportAddress,
         response: stun.BindingResponse,
         other_server: Callable[[], Awaitable[TransportAddress]],
+        margin: float = MARGIN,
     ) -> None:
         self.local = local
         self.without_nat = response.mapped == local
         self._server = server
         self._response = response
         self._other_server = other_server
+        self._margin = margin
         self._mapping = asyncio.ensure_future(self._learn_mapping())
         self._filtering = asyncio.ensure_future(self._learn_filtering())
 
@@ -109,7 +113,7 @@ class NatObserver:
             started = loop.time()
             if not await _udp_answer(sock, stun.binding_request, SECOND_OPINION):
                 return Filtering.UNKNOWN
-            patience = (loop.time() - started) * ROUND_TRIPS + MARGIN
+            patience = (loop.time() - started) * ROUND_TRIPS + self._margin
         except OSError:
             return Filtering.UNKNOWN
         finally:

