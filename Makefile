@@ -210,8 +210,8 @@ bench-nat: $(STAMP) ## a stream through both NATs beside a bare splice chain the
 	@$(BIN)/python -m bench.nat $(if $(JSON),--json $(JSON))
 
 .PHONY: local-e2e
-local-e2e: $(STAMP) ## the example job in containers through both NATs, checked, then torn down
-	$(BIN)/python -m pytest -v -m e2e tests/e2e/test_job.py
+local-e2e: $(STAMP) ## the example job and a pipeline in containers through both NATs, then torn down
+	$(BIN)/python -m pytest -v -m e2e tests/e2e/test_job.py tests/e2e/test_sh.py
 
 .PHONY: test-e2e
 test-e2e: $(STAMP) ## the same, and what goes wrong on workers: killed, out of memory, throttled …

@@ -70,7 +70,7 @@ def sh(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Your own commands that may run on pieces (~/.config/punchlib/commands.toml).",
+            help="Your own commands that may run on pieces (~/.config/punch/commands.toml).",
         ),
     ] = None,
     prove: Annotated[

@@ -37,24 +37,9 @@ _TOKEN = re.compile(
 )
 #: Without a variable among them, assignments can only be to fields and to NF.
 _NAMES = frozenset(
-    [
-        "print",
-        "printf",
-        "if",
-        "else",
-        "next",
-        "NF",
-        "length",
-        "substr",
-        "index",
-        "int",
-        "tolower",
-        "toupper",
-        "sub",
-        "gsub",
-        "sprintf",
-    ]
-)
+    ["print", "printf", "if", "else", "next", "NF", "length", "substr", "index", "int", "tolower",
+     "toupper", "sub", "gsub", "sprintf"]
+)  # fmt: skip
 #: After these a / begins a regex, and elsewhere it divides.
 _BEFORE_REGEX = frozenset(("", "(", ",", "~", "!", "&&", "||", ";", "{", "}", "\n"))
 

@@ -1,4 +1,4 @@
-"""Commands of a user's own: `~/.config/punchlib/commands.toml` ($XDG_CONFIG_HOME), or any file.
+"""Commands of a user's own: `~/.config/punch/commands.toml` ($XDG_CONFIG_HOME), or any file.
 
     [[command]]
     words = ["mytool", "--strip"]    # these words, exactly
@@ -9,7 +9,7 @@
 
 They run on pieces once they have been proven on this machine (`punch sh --prove`), and as long as
 neither the file nor the programs have changed since. The proofs are in `proven.json` under
-$XDG_STATE_HOME/punchlib.
+$XDG_STATE_HOME/punch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def default_file() -> Path:
     config = os.environ.get("XDG_CONFIG_HOME", "")
     # The specification: a path that is not absolute counts as unset.
     base = Path(config) if config.startswith("/") else Path.home() / ".config"
-    return base / "punchlib/commands.toml"
+    return base / "punch/commands.toml"
 
 
 def load(file: Path) -> list[Entry]:
@@ -154,7 +154,7 @@ def forms(entries: Iterable[Entry]) -> dict[tuple[str, ...], Form]:
 
 
 def _proofs() -> Path:
-    return state_home() / "punchlib/proven.json"
+    return state_home() / "punch/proven.json"
 
 
 def proven() -> dict[str, str]:

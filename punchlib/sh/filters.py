@@ -223,6 +223,8 @@ def _looks_at_its_argument(run: Sequence[str], mark: str) -> bool:
         mark: what stands for the argument; "" where it comes last.
     """
     name, given = run[0], list(run[1:])
+    if mark and mark in name:
+        return False
     if name in ("basename", "dirname"):
         return given == ([mark] if mark else [])
     if not mark:

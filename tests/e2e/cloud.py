@@ -89,7 +89,7 @@ class Cloud:
 
     def latest_run(self) -> list[str]:
         """The events of the latest run, a line each."""
-        root = Path(self._environment["XDG_STATE_HOME"]) / "punchlib/runs"
+        root = Path(self._environment["XDG_STATE_HOME"]) / "punch/runs"
         return run_folder.load_lines(run_folder.all_runs(root)[0])
 
     def missing_commands(self, names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_a_file_among_the_words_is_not_on_the_workers(tool: Path) -> None:
     "kept", ["", "[]", '{"version": 2}', '{"version": 1, "proven": 3}', "\xff"]
 )
 def test_a_state_file_that_says_nothing_proves_nothing(kept: str, tool: Path) -> None:
-    state = tool.with_name("state") / "punchlib"
+    state = tool.with_name("state") / "punch"
     state.mkdir(parents=True)
     (state / "proven.json").write_text(kept, encoding="latin-1")
     file = commands(tool, entry('["TOOL", "p"]'))
@@ -167,3 +168,12 @@ def test_no_file_and_no_commands(tool: Path) -> None:
         own_forms(Path("none.toml"))
     with pytest.raises(UsageError, match="there are no commands in"):
         prove_commands(None)
+
+
+def test_without_hypothesis(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = commands(tool, entry('["TOOL"]'))
+    monkeypatch.delitem(sys.modules, "punchlib.sh.proof", raising=False)
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(UsageError, match="needs hypothesis") as refused:
+        prove_commands(file)
+    assert refused.value.next_step == "pip install 'punchlib[sh]'"
