@@ -139,6 +139,11 @@ truth: $(STAMP) ## drawn ways to run, to break and to end a script; root (TRUTH=
 	@tests/prepare.sh
 	@$(BIN)/python -m tests.truth
 
+.PHONY: sh-grid
+sh-grid: $(STAMP) ## every pipeline of tests/support/sh_pipelines.py at every width, embedded, beside bash
+	@tests/prepare.sh
+	SH_ALL=1 $(BIN)/python -m pytest -q tests/loopback/sh/test_emit.py
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## every parser, with many drawn inputs (FUZZ=N examples each)
 	FUZZ=$(or $(FUZZ),20000) $(BIN)/python -m pytest tests/unit -q -m hypothesis

@@ -15,14 +15,26 @@ import argparse
 import json
 import os
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from punchlib.runs import run_folder, timeline
+from punchlib.aws.clients import client
+from punchlib.config import Config
+from punchlib.jobs import manifest, storage
+from punchlib.jobs.events import EventSink
+from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.local.cloud import LocalCloud
+from punchlib.runs import cost
+from punchlib.sh import plan as planning
+from punchlib.sh.emit import Emitter
+from punchlib.sh.pieces import Input
+from punchlib.sh.reading import read
 
 PIPELINES = {
     "word frequency": r"cat $IN | tr -cs A-Za-z '\n' | tr A-Z a-z | sort | uniq -c | sort -rn",
@@ -73,37 +85,42 @@ def explain(line: str, folder: Path) -> float:
     return time.monotonic() - began
 
 
-def punch(line: str, folder: Path, width: int, **env: str) -> dict[str, Any]:
-    """Runs the line at a width: seconds, bytes between nodes, dollars."""
-    began = time.monotonic()
-    with (folder / "out").open("wb") as out:
-        subprocess.run(
-            [*_PUNCH, "sh", "--local", "-q", "--width", str(width), line],
-            env={**os.environ, "IN": str(folder / "in"), "XDG_STATE_HOME": str(folder), **env},
-            stdout=out,
-            check=True,
-        )
-    wall = time.monotonic() - began
-    if subprocess.run(["cmp", "-s", folder / "out", folder / "expected"], check=False).returncode:
-        raise SystemExit(f"{line}: the result differs from what bash gives")
-    os.environ["XDG_STATE_HOME"] = str(folder)
-    found = run_folder.find()
-    moments = timeline.read(run_folder.load_lines(found))
-    started = min(m.at for m in moments if m.event == "run.node_started")
-    ended = max(m.at for m in moments if m.event == "run.node_ended")
-    sent = sum(
-        m.number("punch.bytes")
-        for m in moments
-        if m.event == "stream.last_byte" and m.text("punch.direction") == "send"
-    )
-    report = run_folder.load_report(found)
-    return {
-        "width": width,
-        "wall": wall,
-        "job": ended - started,
-        "sent": sent,
-        "dollars": report["cost"]["total"],
-    }
+class Bench:
+    """The embedded cloud with the input in its bucket."""
+
+    def __init__(self, cloud: LocalCloud, folder: Path) -> None:
+        self._folder = folder
+        self._launchers = cloud.launchers
+        self._config = Config.from_env()
+        self._s3 = client("s3", self._config)
+        file = folder / "in"
+        storage.upload(self._s3, self._config.bucket or "", "in", file)
+        self._inputs = {str(file): Input("in", file.stat().st_size)}
+
+    def run(self, line: str, width: int, *, detour: bool) -> dict[str, Any]:
+        """Runs the line at a width: seconds, bytes between nodes, dollars."""
+        plan = planning.make(read(line, {"IN": str(self._folder / "in")}))
+        job = self._folder / f"job-{secrets.token_hex(4)}"
+        Emitter(plan, width, self._inputs, "", job.name).write(job, line)
+        env = {"PUNCH_ROUTES": "s3"} if detour else {}
+        request = RunRequest(result=self._folder / "out", env=env)
+        events = EventSink(lambda event: None)
+        loaded = manifest.load(job)
+        JobRunner(loaded, request, self._launchers, self._s3, self._config, events).run()
+        same = ["cmp", "-s", str(self._folder / "out"), str(self._folder / "expected")]
+        if subprocess.run(same, check=False).returncode:
+            raise SystemExit(f"{line}: the result differs from what bash gives")
+        moments = events.moments
+        started = min(m.at for m in moments if m.event == "run.node_started")
+        ended = max(m.at for m in moments if m.event == "run.node_ended")
+        last_bytes = [m for m in moments if m.event == "stream.last_byte"]
+        sent = [m for m in last_bytes if m.text("punch.direction") == "send"]
+        return {
+            "width": width,
+            "job": ended - started,
+            "sent": sum(m.number("punch.bytes") for m in sent),
+            "dollars": cost.estimate(moments, cost.load_prices()).total,
+        }
 
 
 def main() -> int:
@@ -114,9 +131,12 @@ def main() -> int:
     options = parser.parse_args()
     widths = [int(w) for w in options.widths.split(",")]
     rows = []
-    with tempfile.TemporaryDirectory(prefix="bench-sh-") as name:
+    with ExitStack() as inside:
+        name = inside.enter_context(tempfile.TemporaryDirectory(prefix="bench-sh-"))
         folder = Path(name)
         make_input(folder / "in", options.mb * MB)
+        cloud = inside.enter_context(LocalCloud())
+        bench = Bench(cloud, folder)
         print(f"{'':16} {'width':>8} {'job':>8} {'beside bash':>12} {'sent':>10} {'cost':>9}  plan")
         for what, line in PIPELINES.items():
             alone, plan = bash(line, folder), explain(line, folder)
@@ -124,7 +144,7 @@ def main() -> int:
             for number, width in enumerate([*widths, widths[-1]]):
                 detour = number == len(widths)
                 shown = f"{width}{', S3' if detour else ''}"
-                row = punch(line, folder, width, **({"PUNCH_ROUTES": "s3"} if detour else {}))
+                row = bench.run(line, width, detour=detour)
                 print(
                     f"{what:16} {shown:>8} {row['job']:6.1f} s {row['job'] / alone:10.2f} x"
                     f" {row['sent'] / MB:7.1f} MB {row['dollars']:9.6f}",

@@ -11,7 +11,7 @@ from punchlib.sh.pieces import Piece
 
 #: Bytes a second that one worker gets through `tr | sort | uniq -c` (`make bench-sh`, one core of
 #: this class): filters are several times as fast, programs in awk slower.
-RATE = 12e6
+RATE = 25e6
 #: Seconds from the start of the runner to the first byte, workers warm; cold they take two more.
 START = 1.0
 #: Bytes of one request of a reader, and what each node and each connection asks for besides.

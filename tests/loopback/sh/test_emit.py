@@ -25,14 +25,17 @@ from tests.support.sh_files import write_files
 from tests.support.sh_pipelines import PIPELINES
 
 WIDTHS = (1, 2, 3, 8, 16)
-#: Those that run each time are drawn, SH_SEED=N draws others; all are slow.
+#: Which run is drawn, SH_SEED=N draws others: so many each time, each pipeline at one width with
+#: those that are slow, and with SH_ALL=1 (`make sh-grid`) all at all widths.
 OFTEN = 24
 _DICE = random.Random(os.environ.get("SH_SEED", "1"))
-_DRAWN = {name: _DICE.choice(WIDTHS[:4]) for name in _DICE.sample(sorted(PIPELINES), OFTEN)}
+_DRAWN = {name: _DICE.choice(WIDTHS) for name in PIPELINES}
+_OFTEN = {name for name in _DICE.sample(sorted(PIPELINES), OFTEN) if _DRAWN[name] < WIDTHS[-1]}
 CASES = [
-    pytest.param(name, width, marks=[] if _DRAWN.get(name) == width else pytest.mark.slow)
+    pytest.param(name, width, marks=[] if name in _OFTEN else pytest.mark.slow)
     for name in PIPELINES
     for width in WIDTHS
+    if width == _DRAWN[name] or os.environ.get("SH_ALL")
 ]
 
 
