@@ -25,6 +25,7 @@ from punchlib.cli import (
 )
 from punchlib.cli.interrupt import Interrupted
 from punchlib.errors import PunchError
+from punchlib.jobs import result_stream
 from punchlib.local import isolation
 
 app = typer.Typer(
@@ -64,10 +65,10 @@ app.command("ec2-handler")(ec2_handler.ec2_handler)
 
 def main() -> int:
     """The console script: every expected error becomes one message and its exit status."""
+    output.take_streams()
     code = _run()
     if isolation.entered:
         # Taking the interpreter down object by object takes a tenth of such a run's time.
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
@@ -75,7 +76,13 @@ def main() -> int:
 
 def _run() -> int:
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        output.let_go_of_stdout()
+        return result_stream.READER_GONE
     except SystemExit as end:  # how Typer returns, usage errors (2) included
         return end.code if isinstance(end.code, int) else 1
     except Interrupted as stop:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from punchlib.cli.live_view import LiveView
 from punchlib.errors import PunchError, escape
 from punchlib.jobs.events import JobEvent
 from punchlib.runs.timeline import Moment
+from punchlib.runtime import state
 
 #: Rich honours NO_COLOR by itself.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,6 +27,47 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 _COLOUR = {"warning": "yellow", "node-failed": "red", "node-ended": "green"}
 #: Characters of one message.
 _MOST_TEXT = 20_000
+
+
+class _Stdout(io.FileIO):
+    """Descriptor 1: what cannot be written there is one message, whoever writes it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise  # of a reader that has seen enough; Click ends without a word
+        except OSError as error:
+            let_go_of_stdout()
+            raise PunchError(
+                f"stdout cannot be written: {error.strerror}",
+                next_step="make room there, or write elsewhere",
+            ) from error
+
+
+def let_go_of_stdout() -> None:
+    """What is still in a buffer must not fail again when that is flushed at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def take_streams() -> None:
+    """Makes the standard streams fit to be used, also those that are closed.
+
+    A closed one stays one that cannot be read or written, and no file of ours takes its place.
+    """
+    state.fill_descriptors()
+    encoding, errors = "utf-8", "backslashreplace"
+    if sys.stdout:
+        sys.stdout.flush()
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors or errors
+    raw = _Stdout(1, "w", closefd=False)
+    lines = raw.isatty()
+    buffered = io.BufferedWriter(raw)
+    sys.stdout = io.TextIOWrapper(buffered, encoding, errors, line_buffering=lines)
+    if not sys.stdin:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (for the rest of our life)
+    if not sys.stderr:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (the same; nobody wants to know)
 
 
 def error(problem: PunchError) -> None:
