@@ -19,7 +19,7 @@ COMMANDS += ["sh --explain 'cat a | sort'", "sh --local -q 'cat a'", "run --loca
 def punch(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     program = f"{sys.executable} -m punchlib.cli.main"
     return subprocess.run(
-        ["bash", "-c", f"punch() {{ {program} \"$@\"; }}; {line}"],
+        ["bash", "-c", f'punch() {{ {program} "$@"; }}; {line}'],
         cwd=folder,
         env={**os.environ, "XDG_STATE_HOME": str(folder)},
         stdin=subprocess.DEVNULL,

@@ -29,20 +29,14 @@ def s3(cloud: LocalCloud) -> Any:
     assert not left.get("Contents")
 
 
-def punch(cloud: LocalCloud, folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+def punch(
+    cloud: LocalCloud, folder: Path, *args: str, command: str = "sh -q"
+) -> subprocess.CompletedProcess[bytes]:
     handler = cloud.launchers["ec2"]
     assert isinstance(handler, Ec2Launcher)
+    program = [sys.executable, "-m", "punchlib.cli.main", *command.split()]
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "punchlib.cli.main",
-            "sh",
-            "-q",
-            "--ec2",
-            f"unix:{handler._address}",
-            *args,
-        ],
+        [*program, "--ec2", f"unix:{handler._address}", *args],
         cwd=folder,
         capture_output=True,
         check=False,
@@ -82,3 +76,24 @@ def test_no_such_object(
     assert (done.returncode, done.stdout) == (status, b"")
     assert said in done.stderr
     assert done.stderr.count(b"error:") == 1
+
+
+def test_an_object_that_is_replaced_after_the_plan(
+    cloud: LocalCloud, s3: Any, tmp_path: Path
+) -> None:
+    line = "cat s3://punch/in/2 | nl"
+    done = punch(cloud, tmp_path, "--explain", "--emit", "job", line)
+    assert done.returncode == 0, done.stderr
+    s3.put_object(Bucket="punch", Key="in/2", Body=b"other\n")
+    done = punch(cloud, tmp_path, "job", command="run")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"the object was replaced while it was being read" in done.stderr
+
+
+def test_patterns_are_the_bucket_s_objects(cloud: LocalCloud, s3: Any, tmp_path: Path) -> None:
+    done = punch(cloud, tmp_path, "cat s3://punch/in/* | nl | tail -n 1")
+    assert done.returncode == 0, done.stderr
+    wanted = subprocess.run(
+        ["bash", "-c", "printf 'c\\nb\\na' | nl | tail -n 1"], capture_output=True, check=True
+    )
+    assert done.stdout == wanted.stdout
