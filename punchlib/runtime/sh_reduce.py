@@ -4,6 +4,7 @@
                 reader leaves early, no writer waits for ever for an input to be opened
     lines       the input; fails where it does not end with a newline: its last line goes on in the
                 next piece
+    some-lines  the same, and fails where there is none
     tac         the last input first
     sum         lines of numbers: each column is added (wc, grep -c)
     max         the same, and the largest of each column (wc -L)
@@ -24,7 +25,7 @@ from operator import add
 from punchlib.errors import StreamBroken, UsageError
 from punchlib.runtime.tool_edge import run
 
-_USAGE = "sh-reduce {cat|lines|tac|sum|max|adjacent|sorted|reversed} INPUT…"
+_USAGE = "sh-reduce {cat|lines|some-lines|tac|sum|max|adjacent|sorted|reversed} INPUT…"
 # As typing.TYPE_CHECKING, which takes 6 ms to import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,16 +79,21 @@ def concatenated(inputs: list[BinaryIO]) -> Iterator[bytes]:
             yield block
 
 
-def of_lines(inputs: list[BinaryIO]) -> Iterator[bytes]:
-    """The same, as far as it is whole lines.
+def of_lines(inputs: list[BinaryIO], *, some: bool = False) -> Iterator[bytes]:
+    """The same, as far as it is whole lines, and `some` where that is wanted.
 
     Raises:
-        UsageError: the last one is not.
+        UsageError: the last one is not, or there is none.
     """
-    end = b"\n"
+    end = b"" if some else b"\n"
     for block in concatenated(inputs):
         yield block
         end = block[-1:]
+    if not end:
+        raise UsageError(
+            "a file that another follows is empty, so what is squeezed there cannot be known",
+            next_step="punch sh --width 1, or leave that file out",
+        )
     if end != b"\n":
         raise UsageError(
             "a file that another follows does not end with a newline, so a line goes on in that",
@@ -120,6 +126,7 @@ def added(inputs: list[BinaryIO], fold: Callable[[int, int], int] = add) -> Iter
 _KINDS: dict[str, Callable[[list[BinaryIO]], Iterator[bytes]]] = {
     "cat": concatenated,
     "lines": of_lines,
+    "some-lines": lambda inputs: of_lines(inputs, some=True),
     "tac": lambda inputs: concatenated(inputs[::-1]),
     "sum": added,
     "max": lambda inputs: added(inputs, max),

@@ -218,7 +218,9 @@ class Emitter:
             stream = node.through(stream, shlex.join(self._plan.unpack))
         last = number == len(self._pieces) - 1
         if self._plan.mapped and not self._plan.cuts_lines and not last:
-            stream = node.made_of(f"{REDUCE} lines {stream}")
+            # Who squeezes on the other pieces believes in a line before them.
+            primed = number == 0 and any(command.primed for command in self._plan.mapped)
+            stream = node.made_of(f"{REDUCE} {'some-lines' if primed else 'lines'} {stream}")
         for command in self._plan.mapped:
             if command.text_only:
                 stream = node.through(stream, _NO_NUL)

@@ -160,7 +160,8 @@ def make(pipeline: Pipeline, whole: str = "", more: More | None = None) -> Plan:
     if not pipeline.each and head.inputs is not None:
         _refuse_wide_counts(stages[0], forms[0])
     whole_pieces = bool(head.unpack or head.turns)
-    part = _workers(stages[head.stages :], forms[head.stages :], lines_before=not whole_pieces)
+    # What a turn of a loop leaves may be nothing; of a packed file that is no guess, but checked.
+    part = _workers(stages[head.stages :], forms[head.stages :], lines_before=not head.turns)
     idle = not whole_pieces and all(command.words == ("cat",) for command in part.mapped)
     done = head.stages + len(part.told)
     left = zip(stages[head.stages :], forms[head.stages :], strict=True)

@@ -21,6 +21,7 @@ LOOPS = {
     "an open end": r"for f in $IN $OPEN; do cat $f; done | sort",
     "packed": r"for f in $GZ $GZ; do zcat $f | tail -n 1; done",
     "packed together": r"cat $GZ $GZ $GZ | zcat | tr -cs A-Za-z '\n' | sort | uniq -c",
+    "squeezed": r"zcat $NL $GZ $NL | tr -s '\n' | grep -c ''",
     "bzip2": r"bzcat $BZ $BZ | grep -c a",
 }
 
@@ -28,7 +29,13 @@ LOOPS = {
 def files(folder: Path) -> dict[str, str]:
     found = write_files(folder)
     text = Path(found["IN"]).read_bytes()
-    for name, packed in (("GZ", gzip.compress(text)), ("BZ", bz2.compress(text))):
+    packed_ones = {
+        "GZ": gzip.compress(text),
+        "NL": gzip.compress(b"\n\n\n"),
+        "NONE": gzip.compress(b""),
+        "BZ": bz2.compress(text),
+    }
+    for name, packed in packed_ones.items():
         (folder / name).write_bytes(packed)
         found[name] = str(folder / name)
     return found
@@ -54,3 +61,11 @@ def test_a_command_that_fails_within(cloud: LocalCloud, tmp_path: Path) -> None:
     text = "for f in $IN $LOG; do awk 'BEGIN {exit 3}' $f | cat; done"
     with pytest.raises(PunchError, match="status 3"):
         run(cloud, text, files(tmp_path), tmp_path, 2)
+
+
+def test_a_packed_file_of_nothing_before_what_squeezes(cloud: LocalCloud, tmp_path: Path) -> None:
+    given = files(tmp_path)
+    text = r"zcat $NONE $NL | tr -s '\n' | sort"
+    assert run(cloud, text, given, tmp_path, 1) == bash(text, given)
+    with pytest.raises(PunchError, match="is empty"):
+        run(cloud, text, given, tmp_path, 2)

@@ -70,9 +70,11 @@ def test_what_does_not(text: str) -> None:
     assert not plan.unpack
 
 
-def test_newlines_before_a_packed_piece_are_not_known() -> None:
-    """The files before it may be empty, so `tr -s` must not believe in one."""
+def test_what_squeezes_runs_on_packed_pieces_and_not_on_turns() -> None:
+    """A turn may leave nothing; that a packed file does is an error (sh-reduce some-lines)."""
     plan, _ = planned("zcat {} | tr -s '\\n' | sort", [1, 1])
+    assert [command.primed for command in plan.mapped] == [True, False]
+    plan, _ = planned("for f in {}; do cat $f; done | tr -s '\\n' | sort", [1, 1])
     assert not plan.mapped
 
 
