@@ -16,9 +16,9 @@ RUNTIME = {
     "pashlib", "wait_for_output_and_sigpipe_rest.sh", "lib", "punch-commit",
 }  # fmt: skip
 AWS = {
-    "s3-get-object.py", "s3-read-several.py", "s3-put-object.py", "s3-shard-reader.py", "s3-shard-reader-direct.py",
+    "s3-get-object.py", "s3-put-object.py", "s3-shard-reader.py", "s3-shard-reader-direct.py",
     "s3-chunk-reader-approx-correction.py", "s3-chunk-reader-smart-prealigned.py",
-    "s3-chunk-reader-approx-tail-coord.py", "invoke-lambda.py",
+    "s3-chunk-reader-approx-tail-coord.py", "invoke-lambda.py", "s3-read-several.py",
 }  # fmt: skip
 
 
