@@ -100,7 +100,13 @@ class Process:
         return any(_holds(source, text) for source in sources)
 
     def is_ending(self) -> bool:
-        """Has something below it died, of which it is about to take notice?"""
+        """Is it on its way to an end, or has something below it died, of which it will take notice?
+
+        What has closed its stdout is: GNU's tools do that before they exit, and not always well
+        (gnulib's close_stdout). Its reader sees the end of the stream before there is a status.
+        """
+        if self._has_let_go_of_stdout():
+            return True
         try:
             pids = read(f"{self._folder}/task/{self.pid}/children").decode().split()
         except OSError:
@@ -139,6 +145,15 @@ class Process:
             return self._sleeps and read(f"{self._folder}/wchan") not in (b"0", b"do_wait")
         except OSError:
             return self._sleeps
+
+    def _has_let_go_of_stdout(self) -> bool:
+        try:
+            posix.readlink(f"{self._folder}/fd/1")
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # another user's
+        return False
 
     def _options(self) -> list[bytes]:
         """The words between its name and its first operand."""

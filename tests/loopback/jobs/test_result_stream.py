@@ -80,6 +80,15 @@ def test_a_stage_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "old"
 
 
+def test_the_end_is_not_said_for_who_closes_its_stdout_before_it_fails(tmp_path: Path) -> None:
+    """GNU's tools close it, then exit: between the two a sender sees an end, and no status."""
+    job(tmp_path, "bash -c 'echo a; exec >&-; sleep 0.7; exit 3'")
+    done = punch(tmp_path, "--result", "out")
+    assert done.returncode == 1
+    assert b"the input is not whole" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     job(tmp_path, "yes")
     done = punch(tmp_path, shell='| head -n 2; exit "${PIPESTATUS[0]}"')

@@ -13,6 +13,7 @@ import pytest
 
 from punchlib.runtime import state, verdict_watch
 from punchlib.runtime.script_shell import Process
+from tests.support.jobtools import wait_until
 
 
 class Script:
@@ -114,6 +115,16 @@ def test_a_shell_whose_command_has_died(script: Script, tmp_path: Path, after: s
             assert waits()
         stage.wait()
         script.say(f"good.{name}")
+
+
+def test_a_stage_that_has_closed_its_stdout_is_about_to_end(script: Script) -> None:
+    """As GNU's tools do before they exit: the sender sees the FIFO's end, and no status yet."""
+    stage = subprocess.Popen(["bash", "-c", "exec sleep 600 >&-"])
+    wait_until(lambda: Process(stage.pid).comm == b"sleep")
+    script.say(f"stage.{Process(stage.pid).name}", "begun")
+    assert waits()
+    stop(stage.pid)
+    stage.wait()
 
 
 def test_the_wait_script_is_waited_for(script: Script) -> None:
