@@ -129,6 +129,24 @@ def test_neighbours_of_a_stage_that_never_opened_its_fifo(bash: Bash) -> None:
     assert time.monotonic() - started < 28  # and not the 30 s that others get
 
 
+def test_a_pipeline_whose_first_command_ignores_sigpipe(bash: Bash) -> None:
+    """Python does, and so a put that waits for a FIFO that nobody opens any more; bash waits for
+    all of a pipeline."""
+    result = bash(
+        """
+        PUNCH_FAILURE_GRACE=0.3
+        { bash -c 'exit 3' & }
+        p=$!
+        { python3 -c 'import time; time.sleep(100)' | cat >/dev/null & }
+        p="$! $p"
+        source runtime/wait_for_output_and_sigpipe_rest.sh $p
+        exit $internal_exec_status
+        """
+    )
+    assert result.returncode == 3
+    assert b"sending SIGPIPE: cat > /dev/null" in result.stderr
+
+
 def test_no_stage_at_all(bash: Bash) -> None:
     assert bash(script()).returncode == 0
 
