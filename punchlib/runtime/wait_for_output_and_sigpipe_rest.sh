@@ -147,11 +147,11 @@ __punch_arguments() {
     done
 }
 
-# Fills __punch_text[pid] with the command of each stage, and __punch_pipeline[pid] with the number
-# of its job where other processes are in it.
+# Fills __punch_text[pid] with the command of each stage, and __punch_piped[pid] with the process
+# before it in a pipeline.
 # `jobs` must run in this very shell: a subshell's table has no ended jobs.
 __punch_commands() {
-    builtin local __punch_line __punch_rest __punch_pid='' __punch_job=''
+    builtin local __punch_line __punch_rest __punch_pid=''
     builtin local -a __punch_lines
     __punch_lines=()
     { LC_ALL=C builtin jobs -l >|"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
@@ -159,17 +159,13 @@ __punch_commands() {
     for __punch_line in "${__punch_lines[@]}"; do
         __punch_rest=''
         case $__punch_line in
-            \[[0123456789]*\][-+\ ]\ *)
-                __punch_rest=${__punch_line#*\]?}
-                __punch_job=${__punch_line%%\]*} __punch_pid=''
-                __punch_job=${__punch_job#\[}
-                ;;
+            \[[0123456789]*\][-+\ ]\ *) __punch_rest=${__punch_line#*\]?} __punch_pid='' ;;
             \ *) __punch_rest=$__punch_line ;;
         esac
         __punch_rest=${__punch_rest#"${__punch_rest%%[! ]*}"}
         if [[ $__punch_rest == [0123456789]*\ ?????????????????????????* ]] &&
             [[ ${__punch_rest%% *} != *[!0123456789]* ]]; then
-            if [[ -n $__punch_pid ]]; then __punch_pipeline[${__punch_rest%% *}]=$__punch_job; fi
+            __punch_piped[${__punch_rest%% *}]=$__punch_pid
             __punch_pid=${__punch_rest%% *}
             __punch_rest=${__punch_rest#* }
             __punch_text[__punch_pid]=${__punch_rest:24}
@@ -257,10 +253,15 @@ __punch_kill() {
         __punch_killed[__punch_pid]=1
         builtin kill -s "$1" "$__punch_pid" 2>/dev/null
         # bash waits for all of a pipeline. Python ignores SIGPIPE, and a put that is told to end
-        # aborts itself.
-        if [[ -n ${__punch_pipeline[__punch_pid]:-} ]]; then
-            builtin kill -s "${1/PIPE/TERM}" "%${__punch_pipeline[__punch_pid]}" 2>/dev/null
-        fi
+        # aborts itself. (Not `kill %N`: with a process of N dead, bash 5.2 never comes back.)
+        __punch_pid=${__punch_piped[__punch_pid]:-}
+        while [[ -n $__punch_pid && -z $__punch_outer ]]; do
+            __punch_identify "$__punch_pid"
+            if [[ -n $__punch_id && $__punch_parent == "${__punch_shell%-*}" ]]; then
+                builtin kill -s "${1/PIPE/TERM}" "$__punch_pid" 2>/dev/null
+            fi
+            __punch_pid=${__punch_piped[__punch_pid]:-}
+        done
     done
 }
 
@@ -416,8 +417,8 @@ __punch_settle() {
 __punch_main() {
     builtin local -a __punch_text __punch_left __punch_stage __punch_pids __punch_dirs
     __punch_text=() __punch_left=() __punch_stage=() __punch_pids=() __punch_dirs=()
-    builtin local -a __punch_known __punch_name __punch_killed __punch_pipeline
-    __punch_known=() __punch_name=() __punch_killed=() __punch_pipeline=()
+    builtin local -a __punch_known __punch_name __punch_killed __punch_piped
+    __punch_known=() __punch_name=() __punch_killed=() __punch_piped=()
     builtin local __punch_id __punch_parent __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
     builtin local __punch_garbage='' __punch_last='' __punch_pid __punch_n __punch_harmless
     builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps __punch_limit
