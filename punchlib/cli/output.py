@@ -56,6 +56,8 @@ def take_streams() -> None:
     A closed one stays one that cannot be read or written, and no file of ours takes its place.
     """
     state.fill_descriptors()
+    if sys.stdout is not sys.__stdout__:
+        return  # somebody has put theirs in its place, who called us as a function
     encoding, errors = "utf-8", "backslashreplace"
     if sys.stdout:
         sys.stdout.flush()

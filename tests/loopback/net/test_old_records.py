@@ -24,13 +24,20 @@ DAY = 86_400.0
 WRONG = [600.0, -600.0, DAY, -DAY, 30 * 365 * DAY]
 
 
+async def registered(world: World) -> str:
+    """The receiver's record, as soon as it is there."""
+    async with asyncio.timeout(60):
+        while (record := world.store.records.get(Slot("k", "1"))) is None:
+            await asyncio.sleep(0.01)
+    return record
+
+
 def test_a_peer_that_restarts_is_followed(world: World) -> None:
     async def main() -> None:
         a, dead, b = world.connector(), world.connector(), world.connector()
         # The first receiver registers and is killed: its record stays, its ports are closed.
         doomed = asyncio.ensure_future(dead.establish(RECV))
-        await asyncio.sleep(0.3)
-        record = world.store.records[Slot("k", "1")]
+        record = await registered(world)
         doomed.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await doomed
@@ -50,8 +57,7 @@ def test_a_stale_record_is_waited_out(world: World, lateness: float) -> None:
     async def main() -> None:
         a, ghost, b = world.connector(), world.connector(), world.connector()
         doomed = asyncio.ensure_future(ghost.establish(RECV))
-        await asyncio.sleep(0.3)
-        record = world.store.records[Slot("k", "1")]
+        record = await registered(world)
         doomed.cancel()
         await asyncio.gather(doomed, return_exceptions=True)
         world.store.records[Slot("k", "1")] = record
