@@ -287,9 +287,9 @@ def test_who_waits_meets_though_the_machines_store_dies(
         for process in (sender, receiver, feeder):
             process.communicate(timeout=30)
             assert process.returncode == 0
-    # The engine has started another one; the tools' own forks end a moment after their callers.
+    # Another one, where somebody has asked since; the tools' own forks end after their callers.
     children = Path(f"/proc/{engine_pid}/task/{engine_pid}/children")
-    wait_until(lambda: len(read(children).split()) == 1)
+    wait_until(lambda: len(read(children).split()) <= 1)
 
 
 def test_a_connection_that_waits_holds_few_descriptors(
