@@ -141,8 +141,8 @@ def _result(job: Job, result: Path | None) -> Path:
             f"--result {result}: this job has no [result] in its {manifest.MANIFEST}",
             next_step="--get KEY=FILE fetches what it puts into the bucket",
         )
-    if result != storage.STDOUT and (result.is_dir() or not result.absolute().parent.is_dir()):
-        raise UsageError(f"--result {result} is a folder, or in one that does not exist")
+    if result != storage.STDOUT:
+        storage.check_target(result, f"--result {result}")
     return result
 
 
@@ -175,7 +175,6 @@ class Running:
 
     def __init__(self, job: Job, request: RunRequest, how: How, name: str) -> None:
         self.attempts: Attempts | None = None
-        self._report: report.Report | None = None
         self._job = job
         self._request = request
         self._how = how
@@ -209,11 +208,12 @@ class Running:
 
                 watching = _Watching(progress, root, how.function, how.follow_logs, how.events_too)
                 self.attempts = Attempts(make, events, how.retries, keeping, watching)
-                self._report = self.attempts.run()
+                self.attempts.run()
 
     def leave(self) -> None:
         """Ends as who writes into a pipe whose reader has gone, where that is what happened."""
-        if self._report and any(o.get("reader_gone") for o in self._report.outputs):
+        runner = self.attempts and self.attempts.runner
+        if runner and any(o.get("reader_gone") for o in runner.report.outputs):
             raise typer.Exit(result_stream.READER_GONE)
 
 

@@ -183,11 +183,7 @@ def target(name: str | None, objects: Objects, *, force: bool) -> Path | str:
     file = Path(name)
     if file == storage.STDOUT:
         file = Path("./-").absolute()
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UsageError(f"{name} is a folder, or in one that does not exist")
-    if file.exists() and not file.is_file():
-        # The result is renamed into place, which would put a file where a device was.
-        raise UsageError(f"{name} is no regular file", next_step="write to stdout: | cat >FILE")
+    storage.check_target(file, name)
     if file.exists() and not force:
         raise UsageError(f"{name} exists", next_step="--force writes over it")
     return file

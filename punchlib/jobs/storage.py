@@ -31,6 +31,23 @@ def check_bucket(s3: Any, bucket: str) -> None:
         s3.head_bucket(Bucket=bucket)
 
 
+def check_target(file: Path, name: str) -> None:
+    """Makes sure that a result can be renamed into place there.
+
+    Args:
+        file: where it is to be.
+        name: what people call it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError(f"{name} is a folder, or in one that does not exist")
+    if file.exists() and not file.is_file():
+        # A file would be where a device was.
+        raise UsageError(f"{name} is no regular file", next_step="write to stdout: | cat >FILE")
+
+
 class Transfer:
     """Says how far a large file is, every few seconds.
 

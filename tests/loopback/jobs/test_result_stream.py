@@ -109,10 +109,12 @@ def test_stdout_that_cannot_be_written(tmp_path: Path) -> None:
         (["--json"], b"--result FILE takes the result"),
         (["--result", "job"], b"--result job is a folder"),
         (["--result", "none/out"], b"in one that does not exist"),
+        (["--result", "a-fifo"], b"--result a-fifo is no regular file"),
     ],
 )
 def test_where_it_cannot_go(args: list[str], said: bytes, tmp_path: Path) -> None:
     job(tmp_path, "true")
+    os.mkfifo(tmp_path / "a-fifo")
     done = punch(tmp_path, *args)
     assert done.returncode == 2
     assert said in done.stderr + done.stdout
