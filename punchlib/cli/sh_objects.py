@@ -68,8 +68,13 @@ class Objects:
         if self.local:
             return pattern.choose(self._given)
         self.key(pattern.text)
-        keys = storage.keys(self._s3, self._bucket, pattern.prefix)
-        return pattern.choose(key for key in keys if not key.endswith("/"))
+        listed = storage.listed(self._s3, self._bucket, pattern.prefix)
+        found = {o["Key"]: o for o in listed if not o["Key"].endswith("/")}
+        names = pattern.choose(found)
+        for name in names:  # what is listed need not be asked for again
+            key = self.key(name)
+            self._found[name] = _input(key, found[key]["Size"], found[key]["ETag"]), None
+        return names
 
     def find(self, name: str) -> Input:
         """The object that holds what a name of the pipeline stands for.
@@ -89,7 +94,7 @@ class Objects:
         key = self.key(name)
         if not self.local:
             head = self._head(key)
-            return Input(key, int(head["ContentLength"]), str(head["ETag"]).strip('"')), None
+            return _input(key, head["ContentLength"], head["ETag"]), None
         if key not in self._given:
             raise UsageError(
                 f"{name}: with --local there is no such object", next_step=f"--put {key}=FILE"
@@ -161,6 +166,11 @@ class Objects:
         """Takes what the run put into the bucket away; a local one is gone by itself."""
         if not self.local:
             storage.delete_prefix(self._s3, self._bucket, f"{PREFIX}/{self.token}/")
+
+
+def _input(key: str, size: Any, etag: Any) -> Input:
+    """As S3 tells of an object."""
+    return Input(key, int(size), str(etag).strip('"'))
 
 
 def target(name: str | None, objects: Objects, *, force: bool) -> Path | str:

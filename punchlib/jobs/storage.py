@@ -152,15 +152,15 @@ def download(
         return size
 
 
-def keys(s3: Any, bucket: str, prefix: str) -> list[str]:
-    """The keys of all objects that begin with `prefix`.
+def listed(s3: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """All objects whose keys begin with `prefix`, as S3 lists them (Key, Size, ETag).
 
     Raises:
         StorageError: the bucket refused.
     """
     with _translated(f"cannot list s3://{bucket}/{prefix}*"):
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return [item for page in pages for item in page.get("Contents", ())]
 
 
 def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:

@@ -52,9 +52,10 @@ def main(argv: Sequence[str]) -> int:
         bucket = storage.bucket(config)
         # Open first: if S3 refuses, the reader must see an end, not wait for a writer for ever.
         target = open_destination(destination)
+        from punchlib.aws.clients import client
         from punchlib.runtime.s3_reader import ObjectReader
 
-        reader = ObjectReader(config, bucket, key)
+        reader = ObjectReader(client("s3", config), bucket, key)
         for data in reader.stream(first, last):
             write_all(target, data)
         return 0

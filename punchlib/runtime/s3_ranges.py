@@ -211,9 +211,10 @@ def _copy(key: str, destination: str, chunks: list[Chunk], *, framed: bool) -> N
     # Open first: if S3 refuses, the reader must see an end, not wait for a writer for ever.
     target = open_destination(destination)
     grow(target)
+    from punchlib.aws.clients import client
     from punchlib.runtime.s3_reader import ObjectReader
 
-    reader = ObjectReader(config, bucket, key)
+    reader = ObjectReader(client("s3", config), bucket, key)
     size = reader.size()
     for chunk in chunks:
         for piece in lines_of(reader, size, chunk):

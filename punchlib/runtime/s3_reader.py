@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from punchlib.aws.clients import client
 from punchlib.aws.errors import translate
-from punchlib.config import Config
 from punchlib.errors import PunchError, StorageError
 from punchlib.runtime import events
 
@@ -29,16 +27,16 @@ class ObjectReader:
     it is an error, never a mixture.
 
     Args:
-        config: region and endpoint.
+        s3: a client, which readers in several threads may share.
         bucket: the bucket.
         key: the key, as it is; spaces and quotes are fine.
         etag: of the object that is meant, without quotes; "" for whatever is there.
     """
 
-    def __init__(self, config: Config, bucket: str, key: str, etag: str = "") -> None:
+    def __init__(self, s3: Any, bucket: str, key: str, etag: str = "") -> None:
         self.name = f"s3://{bucket}/{key}"
         self._where = {"Bucket": bucket, "Key": key}
-        self._s3 = client("s3", config)
+        self._s3 = s3
         self._etag = f'"{etag}"' if etag else ""
 
     def size(self) -> int:

@@ -100,10 +100,13 @@ def main(argv: Sequence[str]) -> int:
         bucket = storage.bucket(config)
         # Open first: if S3 refuses, the reader must see an end, not wait for a writer for ever.
         target = open_destination(destination)
+        from punchlib.aws.clients import client
         from punchlib.runtime.s3_reader import ObjectReader
 
+        s3 = client("s3", config)
+
         def get(part: Part) -> Iterator[Data]:
-            reader = ObjectReader(config, bucket, part.key, part.etag)
+            reader = ObjectReader(s3, bucket, part.key, part.etag)
             if part.first >= part.size:
                 return iter(())
             if how == "whole":

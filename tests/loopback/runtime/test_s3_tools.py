@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import StorageError
 from punchlib.runtime import commit, state
@@ -185,7 +186,7 @@ def test_an_object_that_is_replaced_is_never_mixed(
     proxy = CuttingProxy(ministack.port, [2 * MIB])
     with proxy.running():
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        stream = ObjectReader(Config.from_env(), bucket.name, "k").stream()
+        stream = ObjectReader(client("s3", Config.from_env()), bucket.name, "k").stream()
         assert set(next(stream)) == {ord("a")}
         bucket.put("k", b"b" * 4 * MIB)
         with pytest.raises(StorageError, match="PreconditionFailed"):
