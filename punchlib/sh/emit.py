@@ -20,7 +20,7 @@ from pathlib import Path
 from punchlib.errors import UsageError
 from punchlib.jobs.placement import Place
 from punchlib.runtime.s3_several import Part
-from punchlib.sh.forms import REDUCE, Gather
+from punchlib.sh.forms import MAY_SAY_ONE, REDUCE, Gather, refusing
 from punchlib.sh.pieces import Input, pieces, whole
 from punchlib.sh.plan import Command, Plan, Turn
 
@@ -28,10 +28,12 @@ from punchlib.sh.plan import Command, Plan, Turn
 FAN_IN = 16
 _PIDS = 'pids_to_kill="${!} ${pids_to_kill}"'
 #: Fails at a NUL: grep and rev treat what follows it otherwise, in a piece as in the whole.
-_NO_NUL = (
-    r"sed '/\x00/{s/^.*$/the input holds a NUL byte, after which this command goes by other rules:"
-    r' say grep -a, or put tr -d "\\000" before it/;w /dev/stderr'
-    "\nQ3\n}'"
+_NO_NUL = shlex.join(
+    refusing(
+        r"\x00",
+        "the input holds a NUL byte, after which this command goes by other rules:"
+        r' say grep -a, or put tr -d "\\000" before it',
+    )
 )
 
 
@@ -92,8 +94,6 @@ class _Script:
         return "\n".join(lines)
 
 
-#: Commands whose status 1 only says that nothing was found, or that things differ.
-_HARMLESS = {"grep": 1, "egrep": 1, "fgrep": 1, "comm": 1, "diff": 1, "cmp": 1}
 #: Ends a loop at the first pipeline that failed, as the wait script judges stages.
 _JUDGE = """\
 judge() {
@@ -241,7 +241,7 @@ class Emitter:
             reader = f"python3.9 aws/s3-read-several.py /dev/stdout whole {shlex.join(parts)}"
             source = [reader] if parts else ["true"]
             # What is no failure, beside 0 and SIGPIPE.
-            harmless = [_HARMLESS.get(command.words[0], 0) for command in turn.commands]
+            harmless = [int(command.words[0] in MAY_SAY_ONE) for command in turn.commands]
             lines.append(" | ".join([*source, *map(_shell, turn.commands)]))
             lines.append(f'judge "${{PIPESTATUS[*]}}" "{" ".join(map(str, [0, *harmless]))}"')
         node.functions += [_JUDGE, "turns() {", *lines, "}"]

@@ -21,13 +21,9 @@ from punchlib.sh.forms import (
     one_file,
     options,
     rebuilt,
+    refusing,
 )
 from punchlib.sh.programs import jq_filter, sed_program
-
-
-def _refusing(pattern: str, why: str) -> tuple[str, ...]:
-    """Passes lines on, and fails with these words at one that matches."""
-    return ("sed", f"/{pattern}/{{s/^.*$/{why}/;w /dev/stderr\nQ3\n}}")
 
 
 def _cat(words: Sequence[str]) -> Form:
@@ -181,7 +177,7 @@ def _jq(words: Sequence[str]) -> Form:
         raise NotKnownError("jq of a file called -")
     files = one_file(words, found.operands[1:])
     # A text that spans lines is open at the end of its piece: jq fails there.
-    guard = _refusing(
+    guard = refusing(
         r"^\xef\xbb\xbf",
         "a line begins with a byte order mark, which jq knows at the beginning only",
     )
@@ -206,7 +202,7 @@ def _xargs(words: Sequence[str]) -> Form:
         raise NotKnownError("xargs with that value")
     if not _looks_at_its_argument(run, mark):
         raise NotKnownError(f"xargs {run[0]}")
-    guard = _refusing(r"\\$", "a backslash at the end of a line makes xargs read on in the next")
+    guard = refusing(r"\\$", "a backslash at the end of a line makes xargs read on in the next")
     split = Split(total=False, guard=() if found.has("d") else guard)
     return Form((*rebuilt("xargs", found), *run), split, "a run for each argument")
 
@@ -242,7 +238,7 @@ def _looks_at_its_argument(run: Sequence[str], mark: str) -> bool:
     return name == "echo" and plain and not options_first
 
 
-_COL = _refusing(
+_COL = refusing(
     r"[\x0b\x0e\x0f\x1b]", "a control character moves col to another line or set of characters"
 )
 

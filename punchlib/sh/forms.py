@@ -9,6 +9,8 @@ from dataclasses import dataclass
 #: Our tool that joins (punchlib/runtime/sh_reduce.py).
 REDUCE = "runtime/sh-reduce"
 EACH_LINE = "each line by itself"
+#: Commands whose status 1 says "nothing found", or "they differ"; the wait script has them too.
+MAY_SAY_ONE = frozenset(("grep", "egrep", "fgrep", "zgrep", "comm", "diff", "cmp"))
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ class Form:
 
 class NotKnownError(Exception):
     """The table does not know this form; says which part of it."""
+
+
+def refusing(pattern: str, why: str) -> tuple[str, ...]:
+    """A command that passes lines on, and fails with these words at one that matches.
+
+    Args:
+        pattern, why: as sed has a pattern and a replacement.
+    """
+    return ("sed", f"/{pattern}/{{s/^.*$/{why}/;w /dev/stderr\nQ3\n}}")
 
 
 def one_file(words: Sequence[str], operands: Sequence[str]) -> tuple[str, ...]:

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from punchlib.errors import PunchError
-from punchlib.sh.forms import REDUCE, Gather
+from punchlib.sh.forms import MAY_SAY_ONE, REDUCE, Gather
 from punchlib.sh.plan import Command, Plan
 
 ENV = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 _SH_REDUCE = "import sys; from punchlib.runtime.sh_reduce import main; sys.exit(main())"
-#: As the wait script has it: status 1 says "nothing found", or "they differ".
-_MAY_SAY_ONE = frozenset(("grep", "egrep", "fgrep", "zgrep", "comm", "diff", "cmp"))
 #: Seconds for one command on an input of a few lines.
 _PATIENCE = 20
 
@@ -44,7 +42,7 @@ def ran(words: Sequence[str], data: bytes) -> bytes | None:
         raise PunchError(f"{words[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:
         raise PunchError(f"{words[0]} has not ended after {_PATIENCE} s") from None
-    good = done.returncode == 0 or (done.returncode == 1 and words[0] in _MAY_SAY_ONE)
+    good = done.returncode == 0 or (done.returncode == 1 and words[0] in MAY_SAY_ONE)
     return done.stdout if good else None
 
 
