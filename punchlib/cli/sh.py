@@ -222,11 +222,11 @@ def _forecast(plan: Plan, width: int, found: Mapping[str, Input], function: str 
         f"{len(plan.inputs or ())} inputs; about {forecast.seconds(cut, size):.1f} s"
     ]
     if function:
-        memory = _memory(function)
-        spent = forecast.cost(cut, size, memory, cost.load_prices())
+        memory, prices = _memory(function), cost.load_prices()
+        spent = forecast.cost(cut, size, memory, prices)
         lines.append(
             f"about {cost.money(spent.total)} on AWS with {memory >> 20} MB each, prices of "
-            f"{spent.as_of}, and {cost.money(cost.load_prices()['transfer_gb'])} for each GB that "
+            f"{spent.as_of}, and {cost.money(prices['transfer_gb'])} for each GB that "
             "they send to each other"
         )
     _say(lines)

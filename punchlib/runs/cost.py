@@ -26,6 +26,17 @@ DETOUR_OBJECT = 8 << 20
 #: Seconds between two looks of a node, and two signs of life of the runner, in the bucket.
 _LOOK, _LEASE = 3.0, 5.0
 _GB = 1 << 30
+#: What costs -> its unit, and its price in the table.
+_KINDS = {
+    "Lambda": ("GB-s", "lambda_gb_second"),
+    "Lambda requests": ("requests", "lambda_request"),
+    "S3 writes": ("requests", "s3_put"),
+    "S3 reads": ("requests", "s3_get"),
+    "DynamoDB writes": ("requests", "dynamodb_write"),
+    "DynamoDB reads": ("requests", "dynamodb_read"),
+    "transfer": ("GB", "transfer_gb"),
+    "transfer out": ("GB", "transfer_out_gb"),
+}
 
 
 @dataclass(frozen=True)
@@ -118,20 +129,36 @@ def load_prices() -> dict[str, Any]:
     return prices | given
 
 
+def priced(quantities: Mapping[str, float], prices: Mapping[str, Any]) -> tuple[Line, ...]:
+    """What so much costs.
+
+    Args:
+        quantities: by the names of `_KINDS`.
+        prices: `load_prices`.
+    """
+    return tuple(
+        Line(what, quantity, _KINDS[what][0], prices[_KINDS[what][1]])
+        for what, quantity in quantities.items()
+    )
+
+
 def estimate(moments: Iterable[Moment], prices: Mapping[str, Any]) -> Cost:
     """What the run of these events costs."""
     use = _Use()
     for moment in moments:
         use.take(moment)
-    lines = (
-        Line("Lambda", use.gb_seconds(), "GB-s", prices["lambda_gb_second"]),
-        Line("Lambda requests", len(use.memory), "requests", prices["lambda_request"]),
-        Line("S3 writes", use.puts(), "requests", prices["s3_put"]),
-        Line("S3 reads", use.gets(), "requests", prices["s3_get"]),
-        Line("DynamoDB writes", use.writes, "requests", prices["dynamodb_write"]),
-        Line("DynamoDB reads", use.reads, "requests", prices["dynamodb_read"]),
-        Line("transfer", use.direct_bytes(out=False) / _GB, "GB", prices["transfer_gb"]),
-        Line("transfer out", use.direct_bytes(out=True) / _GB, "GB", prices["transfer_out_gb"]),
+    lines = priced(
+        {
+            "Lambda": use.gb_seconds(),
+            "Lambda requests": len(use.memory),
+            "S3 writes": use.puts(),
+            "S3 reads": use.gets(),
+            "DynamoDB writes": use.writes,
+            "DynamoDB reads": use.reads,
+            "transfer": use.direct_bytes(out=False) / _GB,
+            "transfer out": use.direct_bytes(out=True) / _GB,
+        },
+        prices,
     )
     objects = sum(max(1, math.ceil(size / DETOUR_OBJECT)) for size in use.sent.values())
     detour = objects * (prices["s3_put"] + prices["s3_get"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from punchlib.runs.cost import Cost, Line
+from punchlib.runs.cost import Cost, priced
 from punchlib.sh.emit import FAN_IN
 from punchlib.sh.pieces import Piece
 
@@ -49,12 +49,15 @@ def cost(pieces: list[Piece], size: int, memory: int, prices: Mapping[str, Any])
     count = nodes(len(pieces))
     gb_seconds = count * seconds(pieces, size) * memory / (1 << 30)
     blocks = sum(len(p.parts) for p in pieces) + size // _BLOCK
-    lines = (
-        Line("Lambda", gb_seconds, "GB-s", prices["lambda_gb_second"]),
-        Line("Lambda requests", count, "requests", prices["lambda_request"]),
-        Line("S3 writes", count * _NODE_PUTS, "requests", prices["s3_put"]),
-        Line("S3 reads", count * _NODE_GETS + blocks, "requests", prices["s3_get"]),
-        Line("DynamoDB writes", count * _CONNECTION_WRITES, "requests", prices["dynamodb_write"]),
-        Line("DynamoDB reads", count * _CONNECTION_READS, "requests", prices["dynamodb_read"]),
+    lines = priced(
+        {
+            "Lambda": gb_seconds,
+            "Lambda requests": count,
+            "S3 writes": count * _NODE_PUTS,
+            "S3 reads": count * _NODE_GETS + blocks,
+            "DynamoDB writes": count * _CONNECTION_WRITES,
+            "DynamoDB reads": count * _CONNECTION_READS,
+        },
+        prices,
     )
     return Cost(lines, 0.0, str(prices["as_of"]))

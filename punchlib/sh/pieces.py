@@ -32,7 +32,8 @@ class Piece:
     """What one worker reads.
 
     Attributes:
-        begin: where it begins in the whole input, in bytes; 0 for the first alone.
+        begin: where it begins in the whole input, in bytes; of whole files and of turns it is the
+            piece's number. 0 where nothing comes before it.
         parts: of the objects, in order.
         turns: of a loop, in order; then there are no parts.
     """

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 
 from punchlib.errors import UsageError
+from punchlib.runtime import layout
 from punchlib.sh import plan as planning
+from punchlib.sh.forms import MAY_SAY_ONE
 from punchlib.sh.reading import read
 from punchlib.sh.trial import ENV, result
 from tests.support.sh_files import write_files
 from tests.support.sh_pipelines import PIPELINES
 from tests.support.tiers import quick
+
+#: In the order of the wait script.
+HARMLESS = ("grep", "egrep", "fgrep", "zgrep", "comm", "diff", "cmp")
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -79,3 +84,9 @@ def test_files_that_are_not_there(
     with pytest.raises(UsageError, match=shlex.quote(said).strip("'")) as refused:
         planning.make(read(text, {}))
     assert refused.value.next_step
+
+
+def test_the_wait_script_has_the_same_harmless_commands() -> None:
+    text = (Path(layout.__file__).parent / layout.WAIT_SCRIPT).read_text()
+    assert f"{' | '.join(HARMLESS)}) __punch_harmless=1" in text
+    assert set(HARMLESS) == MAY_SAY_ONE
