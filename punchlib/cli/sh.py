@@ -217,13 +217,14 @@ def _forecast(plan: Plan, width: int, found: Mapping[str, Input], function: str 
     cut = pieces(plan, width, found)
     size = sum(found[name].size for name in plan.inputs or ())
     workers = f"{len(cut)} workers" if len(cut) > 1 else "1 worker" if cut else "no workers"
+    count = forecast.nodes(len(cut), gather=not plan.puts_pieces)
     lines = [
-        f"{workers} and {forecast.nodes(len(cut)) - len(cut)} that gather, for {size:,} bytes in "
+        f"{workers} and {count - len(cut)} that gather, for {size:,} bytes in "
         f"{len(plan.inputs or ())} inputs; about {forecast.seconds(cut, size):.1f} s"
     ]
     if function:
         memory, prices = _memory(function), cost.load_prices()
-        spent = forecast.cost(cut, size, memory, prices)
+        spent = forecast.cost(cut, count, size, memory, prices)
         lines.append(
             f"about {cost.money(spent.total)} on AWS with {memory >> 20} MB each, prices of "
             f"{spent.as_of}, and {cost.money(prices['transfer_gb'])} for each GB that "

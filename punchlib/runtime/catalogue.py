@@ -70,6 +70,7 @@ TOOLS = {
     "punch-commit": Tool(RUNTIME, "commit", served=True),
     "s3-get-object.py": _s3("s3_get", files=_INTO),
     "s3-put-object.py": _s3("s3_put", files={"1": READ}),
+    "s3-put-piece.py": _s3("s3_put_piece", files={"1": READ, "3": READ, "4": WRITTEN}),
     "s3-shard-reader.py": _SHARDS,
     "s3-shard-reader-direct.py": _SHARDS,
     "s3-chunk-reader-approx-correction.py": _CHUNKS,

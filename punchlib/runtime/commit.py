@@ -14,24 +14,37 @@ from typing import Any
 from punchlib.aws.errors import is_code, translate
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import state, storage, verdicts
+from punchlib.runtime import script_shell, state, storage, verdicts
 
 
 def deferred() -> str:
-    """The state folder of whoever will complete what we put; "" where nobody comes after us."""
+    """The state folder of whoever will complete what we put; "" where nobody comes after us.
+
+    Raises:
+        StorageError: somebody was to, and is dead: who could say that our input was whole?
+    """
     scope = state.scope()
     if os.environ.get("PUNCH_COMMIT"):
         return scope.folders[0]
     # A small put may end before its script has started its last stage, and the wait script then.
-    shell = verdicts.judge(scope, scope.sourcing)
-    return scope.folder_of(shell) if shell else ""
+    shell = verdicts.judge(scope, scope.awaited or scope.sourcing)
+    if scope.orphans:
+        shell = verdicts.adopter(scope) or shell
+        if shell is None:
+            raise StorageError(verdicts.NOBODY_VOUCHES)
+    if shell is None:
+        return ""
+    if script_shell.find(shell, scope.proc) is None:
+        raise StorageError("the shell of the script has ended before it had judged all stages")
+    return scope.folder_of(shell)
 
 
 def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
     """Completes uploads: the objects appear, in order. All are tried.
 
     Args:
-        pending: what `state.pending()` or a handler's result holds.
+        pending: what `state.pending()` or a handler's result holds. Of one without parts nobody
+            has said that it is whole: another record of it has them, here or on another node.
         s3: a boto3 client.
 
     Raises:
@@ -39,6 +52,8 @@ def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
     """
     first: StorageError | None = None
     for upload in pending:
+        if upload["parts"] is None:
+            continue
         parts = {"Parts": upload["parts"]}
         try:
             s3.complete_multipart_upload(**_where(upload), MultipartUpload=parts)

@@ -261,6 +261,7 @@ async def run(connections: Sequence[tuple[Spec, str]], config: Config, allowance
 def _begin() -> None:
     try:
         state.begin("pashlib")
+        state.scope()  # while whoever started us is most likely still there
     except OSError as exc:
         raise UsageError(
             f"pashlib: the state folder cannot be used: {exc}",

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from punchlib.config import Config
@@ -20,65 +21,87 @@ _MIB = 1 << 20
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 #: Parts on their way at a time. With the part that is being read this bounds memory.
 _WORKERS = 3
-#: S3 takes 10,000 parts of at least 5 MiB. A stream's length is not known before its end, so
-#: parts grow with their number: 8 MiB for the first 8 GiB, in all 250 GiB.
-_STEPS = ((1000, 8 * _MIB), (4000, 16 * _MIB), (10_000, 32 * _MIB))
+#: S3 takes 10,000 parts of at least 5 MiB, but for the last.
+MOST_PARTS, LEAST = 10_000, 5 * _MIB
+#: A stream's length is not known before its end, so parts grow with their number: 8 MiB for the
+#: first tenth (8 GiB), 16 up to four tenths, then 32; in all 250 GiB.
+_STEPS = ((0.1, 8 * _MIB), (0.4, 16 * _MIB), (1.0, 32 * _MIB))
 
 
-def part_size(number: int) -> int:
-    """Bytes of part `number`, counted from 1.
+def part_size(number: int, count: int = MOST_PARTS) -> int:
+    """Bytes of part `number` of at most `count`, counted from 1.
 
     Raises:
         StorageError: there is no such part.
     """
-    for last, size in _STEPS:
-        if number <= last:
+    for share, size in _STEPS:
+        if number <= share * count:
             return size
+    whole = sum(part_size(n, count) for n in range(1, count + 1))
     raise StorageError(
-        "the stream is longer than an upload of 10,000 parts takes (250 GiB)",
+        f"the stream is longer than an upload of {count:,} parts takes ({whole >> 30} GiB)",
         next_step="split the output into several objects",
     )
 
 
-def parts(fd: int) -> Iterator[bytearray]:
-    """Cuts the input into parts; at least one, which may be empty."""
+def read_up_to(fd: int, size: int) -> bytearray:
+    """Reads `size` bytes; fewer only at the end of the input."""
+    data = bytearray()
+    while len(data) < size and (got := os.read(fd, min(CHUNK, size - len(data)))):
+        data += got
+    return data
+
+
+def parts(fd: int, count: int = MOST_PARTS) -> Iterator[bytearray]:
+    """Cuts the input into at most `count` parts. All but the last are full."""
     number, ended = 1, False
     while not ended:
-        wanted = part_size(number)
-        data = bytearray()
-        while len(data) < wanted:
-            got = os.read(fd, min(CHUNK, wanted - len(data)))
-            if not got:
-                ended = True
-                break
-            data += got
-        if data or number == 1:
+        wanted = part_size(number, count)
+        data = read_up_to(fd, wanted)
+        ended = len(data) < wanted
+        if data:
             yield data
         number += 1
 
 
 class Upload:
-    """One multipart upload, from its creation to its pending or aborted end."""
+    """One multipart upload, from its creation to its pending or aborted end.
 
-    def __init__(self, s3: Any, bucket: str, key: str) -> None:
+    Args:
+        upload_id: of one that another process has created.
+    """
+
+    def __init__(self, s3: Any, bucket: str, key: str, upload_id: str = "") -> None:
         self.name = f"s3://{bucket}/{key}"
         self.bytes = 0
-        self._s3 = s3
+        #: What has been sent, as S3 wants to hear it: number and ETag.
+        self.parts: list[dict[str, Any]] = []
+        self.s3 = s3
         self._where = {"Bucket": bucket, "Key": key}
-        self._where["UploadId"] = s3.create_multipart_upload(**self._where)["UploadId"]
+        self._where["UploadId"] = upload_id or s3.create_multipart_upload(**self._where)["UploadId"]
+        #: Nobody else completes it, but anybody may abort it.
+        self.begun: dict[str, object] = {
+            "bucket": bucket,
+            "key": key,
+            "upload_id": self.id,
+            "parts": None,
+        }
 
-    def send(self, fd: int) -> dict[str, object]:
-        """Uploads everything that `fd` gives; returns what completing it needs."""
-        done: list[dict[str, object]] = []
+    @property
+    def id(self) -> str:
+        return self._where["UploadId"]
+
+    def send(self, numbered: Iterable[tuple[int, bytearray]]) -> None:
+        """Uploads parts, a few at a time."""
         flying: deque[tuple[int, Future[str]]] = deque()
 
         def land() -> None:
             number, future = flying.popleft()
-            done.append({"PartNumber": number, "ETag": future.result()})
+            self.parts.append({"PartNumber": number, "ETag": future.result()})
 
         with ThreadPoolExecutor(_WORKERS) as pool:
             try:
-                for number, data in enumerate(parts(fd), 1):
+                for number, data in numbered:
                     if len(flying) == _WORKERS:
                         land()
                     self.bytes += len(data)
@@ -89,12 +112,10 @@ class Upload:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return {
-            "bucket": self._where["Bucket"],
-            "key": self._where["Key"],
-            "upload_id": self._where["UploadId"],
-            "parts": done,
-        }
+
+    def ended(self, parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
+        """What completing it needs, when these are all its parts."""
+        return self.begun | {"parts": list(parts)}
 
     def facts(self) -> dict[str, str | int]:
         """What there is to tell of it."""
@@ -103,9 +124,8 @@ class Upload:
 
     def abort(self) -> None:
         """Aborts on the way to another error, which must not be hidden by a failure here."""
-        upload = {"bucket": self._where["Bucket"], "key": self._where["Key"]}
         try:
-            commit.abort([upload | {"upload_id": self._where["UploadId"]}], self._s3)
+            commit.abort([self.begun], self.s3)
         except StorageError as error:
             print(
                 f"s3-put: {error}\n  its parts cost money until a lifecycle rule removes them",
@@ -113,8 +133,57 @@ class Upload:
             )
 
     def _send_part(self, number: int, data: bytearray) -> str:
-        answer = self._s3.upload_part(**self._where, PartNumber=number, Body=data)
+        answer = self.s3.upload_part(**self._where, PartNumber=number, Body=data)
         return str(answer["ETag"])
+
+
+@contextmanager
+def uploading(s3: Any, bucket: str, key: str, upload_id: str = "") -> Iterator[Upload]:
+    """An upload that is aborted where the context is left by an exception.
+
+    Raises:
+        StorageError: S3 refuses.
+    """
+    # Until its name is here nobody could abort it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        upload = Upload(s3, bucket, key, upload_id)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        if folder := commit.deferred():
+            # So that it is also aborted where this process is killed.
+            state.add_pending(upload.begun, folder)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield upload
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        upload.abort()
+        raise
+
+
+def check_others(name: str) -> None:
+    """Raises where another component of this script has failed: that looked like an end of input.
+
+    Raises:
+        StorageError: one has.
+    """
+    if failed := markers.of_our_script():
+        first = failed[0]
+        raise StorageError(
+            f"{name} is left as it was, because {first.component} failed: {first.headline}",
+            next_step="mend that, then run again",
+        )
+
+
+def settle(upload: Upload, parts: Sequence[Mapping[str, object]]) -> None:
+    """Completes an upload of these parts, unless somebody after us does."""
+    pending = upload.ended(parts)
+    if folder := commit.deferred():
+        state.add_pending(pending, folder)
+    else:
+        commit.complete([pending], upload.s3)
 
 
 def put(fd: int, config: Config, bucket: str, key: str) -> None:
@@ -125,33 +194,13 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
     """
     from punchlib.aws.clients import client
 
-    s3 = client("s3", config)
-    # Until its name is here nobody could abort it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        upload = Upload(s3, bucket, key)
-    except BaseException:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        raise
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        pending = upload.send(fd)
-        # A component that died looked like the end of our input.
-        if failed := markers.of_our_script():
-            first = failed[0]
-            raise StorageError(
-                f"{upload.name} is left as it was, because {first.component} failed:"
-                f" {first.headline}",
-                next_step="mend that, then run again",
-            )
+    with uploading(client("s3", config), bucket, key) as upload:
+        upload.send(enumerate(parts(fd), 1))
+        if not upload.parts:
+            upload.send([(1, bytearray())])  # there is no upload without a part
+        check_others(upload.name)
         events.tell("upload.ended", upload.facts())
-        if folder := commit.deferred():
-            state.add_pending(pending, folder)
-        else:
-            commit.complete([pending], s3)
-    except BaseException:
-        upload.abort()
-        raise
+        settle(upload, upload.parts)
 
 
 def main(argv: Sequence[str]) -> int:

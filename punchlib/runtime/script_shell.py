@@ -96,7 +96,9 @@ class Process:
             return text in b"\0".join(rest[:1])
         sources = [f"{self._folder}/fd/{fd}" for fd in _SCRIPT_FDS]
         if rest:
-            sources.append(f"{self._folder}/cwd/{rest[0].decode('utf-8', 'surrogateescape')}")
+            path = rest[0].decode("utf-8", "surrogateescape")
+            above = "root" if path.startswith("/") else "cwd"
+            sources.append(f"{self._folder}/{above}/{path}")
         return any(_holds(source, text) for source in sources)
 
     def is_ending(self) -> bool:
@@ -245,13 +247,14 @@ def lineage(proc: str = "/proc") -> Lineage:
 def _sourcing(shells: list[Process]) -> tuple[int, int]:
     """From which to which of these shells the wait script will be sourced.
 
-    The nearest script's own text counts: subshells have it too, `bash -c` may have another.
+    The nearest script's own text counts: subshells have it too, `bash -c` may have another. They
+    need not know where it is: only the first shell keeps it open, and `cd` changes what a name is.
     """
     for first, shell in enumerate(shells):
-        if shell.mentions(WAIT_SCRIPT):
-            last = first + 1
-            while last < len(shells) and shells[last].words == shell.words:
-                last += 1
+        last = first + 1
+        while last < len(shells) and shells[last].words == shell.words:
+            last += 1
+        if any(same.mentions(WAIT_SCRIPT) for same in shells[first:last]):
             return first, last
         if shell.program in _SHELLS and shell.reads_file:
             break

@@ -49,8 +49,8 @@ class Scope:
         sourcing: those of them that will source the wait script.
         awaited: those of these that will while we run.
         beyond: by hand, the shells above: a failure is left with them too, and not read.
-        orphans: by hand, where all this is a guess: the processes that a shell must name as its
-            stages to be ours.
+        orphans: where the shells are a guess, for the one that started us had ended before we
+            looked: the processes that a shell must name as its stages to be ours.
         proc: the /proc in which they have these names.
     """
 
@@ -67,7 +67,7 @@ class Scope:
         self.sourcing = line.sourcing
         self.awaited = line.awaited
         self.beyond = line.beyond if by_hand else []
-        self.orphans = line.orphans if by_hand else []
+        self.orphans = line.orphans
         self.proc = proc
 
     @property
@@ -284,10 +284,10 @@ def mark_failed(
 
 
 def add_pending(upload: dict[str, object], folder: str) -> None:
-    """Records a multipart upload whose parts are all there and which waits to be completed.
+    """Records a multipart upload that waits to be completed, or has begun (its parts are None).
 
     Raises:
-        OSError: it cannot be recorded, so nobody would complete it.
+        OSError: it cannot be recorded, so nobody would complete it, or abort it.
     """
     import json
     import time
@@ -299,11 +299,12 @@ def add_pending(upload: dict[str, object], folder: str) -> None:
 
 
 def pending(folder: str) -> list[dict[str, object]]:
-    """The uploads that wait to be completed, oldest first: bucket, key, upload_id, parts."""
+    """The uploads as they were last recorded, oldest first: bucket, key, upload_id, parts."""
     import json
 
     path = f"{folder}/{PENDING}"
-    return [json.loads(script_shell.read(f"{path}/{name}")) for name in sorted(posix.listdir(path))]
+    found = [json.loads(script_shell.read(f"{path}/{n}")) for n in sorted(posix.listdir(path))]
+    return list({upload["upload_id"]: upload for upload in found}.values())
 
 
 def drop_pending(folder: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from punchlib.aws.errors import translate
 from punchlib.config import Config
 from punchlib.errors import PunchError, UsageError
-from punchlib.runtime import tool_edge
+from punchlib.runtime import state, tool_edge
 
 
 def bucket(config: Config) -> str:
@@ -26,6 +27,10 @@ def run(component: str, body: Callable[[], int]) -> int:
 
     def translated() -> int:
         try:
+            # Now, while whoever started us is most likely still there: a put asks later who judges
+            # its script's stages (commit.deferred).
+            with contextlib.suppress(OSError):
+                state.scope()
             return body()
         except (PunchError, OSError):
             raise

@@ -18,8 +18,9 @@ from punchlib.runtime.verdicts import Standing, standing
 SHELL_LOOK, BLIND_LOOK = 1.0, 0.05
 #: Seconds between two looks whether our script has ended without us.
 SCRIPT_LOOK = 5.0
-#: Seconds between two looks at a stage that seems to be ending, and for how long it may seem so.
-ENDING_LOOK, ENDING_TIME = 0.005, 5.0
+#: Seconds between two looks at what may change without a word, and for how long it may.
+SOON = 0.005
+PATIENCE = {Standing.ENDING: 5.0, Standing.UNSURE: 1.0}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _IN_ATTRIB, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE_SELF = 0x4, 0x80, 0x100, 0x400
@@ -62,16 +63,16 @@ async def script_ended() -> None:
 
 async def _settle(scope: state.Scope, news: _News) -> None:
     clock = asyncio.get_running_loop().time
-    patience = clock() + ENDING_TIME
+    since = clock()
     # What changed before the watch began is seen by the next look.
     while (now := standing(scope)) is not Standing.SETTLED:
-        if now is Standing.ENDING:
-            if clock() > patience:
-                return  # it is busy with something else
-            await asyncio.sleep(ENDING_LOOK)
-        else:
+        if now is Standing.WAITING:
             await news.wait()
-            patience = clock() + ENDING_TIME
+            since = clock()
+        elif clock() - since > PATIENCE[now]:
+            return  # it is busy with something else
+        else:
+            await asyncio.sleep(SOON)
 
 
 class _News:

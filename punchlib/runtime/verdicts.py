@@ -25,6 +25,9 @@ from collections.abc import Sequence
 
 from punchlib.runtime import markers, script_shell, state
 
+#: Of a tool that began when the shell that had started it was dead.
+NOBODY_VOUCHES = "the shell that started it had ended: nobody vouches for it"
+
 
 class Standing(enum.Enum):
     """What a sender at its FIFO's end is to do."""
@@ -32,6 +35,9 @@ class Standing(enum.Enum):
     SETTLED = "ask for the first cause, or say END"
     #: Some stage seems to be on its way to an end, of which no file tells.
     ENDING = "look again soon"
+    #: The shell that is to judge waits for us, or is about to start its next stage: `( … ) &` looks
+    #: like `…` to us (bash gives it back the signals that a stage in the background ignores).
+    UNSURE = "look again soon, and not for long"
     WAITING = "wait for news"
 
 
@@ -41,13 +47,14 @@ def standing(scope: state.Scope) -> Standing:
         return Standing.SETTLED
     shell = judge(scope, scope.awaited)
     if scope.orphans:
-        shell = _adopter(scope)
+        shell = adopter(scope)
         if shell is None and any(_will_begin(scope, s) for s in scope.awaited):
             return Standing.WAITING
         if shell is None:
-            state.mark_failed("wait", "the shell that started it had ended: nobody vouches for it")
+            state.mark_failed("wait", NOBODY_VOUCHES)
     if shell is None:
-        return Standing.SETTLED
+        unsure = any(_will_begin(scope, s) for s in scope.sourcing)
+        return Standing.UNSURE if unsure else Standing.SETTLED
     judging = script_shell.find(shell, scope.proc) is not None
     # Asked in this order: the shell's last words came before its end.
     stages = _unjudged(scope, shell)
@@ -78,7 +85,7 @@ def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
     return last[-1] if last else None
 
 
-def _adopter(scope: state.Scope) -> str | None:
+def adopter(scope: state.Scope) -> str | None:
     """The shell among whose stages an orphan is."""
     for shell in scope.shells:
         stage = f"{_verdicts(scope, shell)}/{shell}.stage."

@@ -156,6 +156,16 @@ __punch_commands() {
     __punch_lines=()
     { LC_ALL=C builtin jobs -l >|"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
     { builtin mapfile -t __punch_lines <"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
+    if ((${#__punch_lines[@]} == 0)); then
+        # The disk is full, or `ulimit -f`: then at least those that run.
+        __punch_rest=$(LC_ALL=C builtin jobs -l 2>/dev/null)
+        while [[ -n $__punch_rest ]]; do
+            __punch_lines+=("${__punch_rest%%$'\n'*}")
+            __punch_line=${__punch_rest#*$'\n'}
+            if [[ $__punch_line == "$__punch_rest" ]]; then __punch_line=''; fi
+            __punch_rest=$__punch_line
+        done
+    fi
     for __punch_line in "${__punch_lines[@]}"; do
         __punch_rest=''
         case $__punch_line in
@@ -254,14 +264,23 @@ __punch_kill() {
         builtin kill -s "$1" "$__punch_pid" 2>/dev/null
         # bash waits for all of a pipeline. Python ignores SIGPIPE, and a put that is told to end
         # aborts itself. (Not `kill %N`: with a process of N dead, bash 5.2 never comes back.)
-        __punch_pid=${__punch_piped[__punch_pid]:-}
-        while [[ -n $__punch_pid && -z $__punch_outer ]]; do
-            __punch_identify "$__punch_pid"
-            if [[ -n $__punch_id && $__punch_parent == "${__punch_shell%-*}" ]]; then
-                builtin kill -s "${1/PIPE/TERM}" "$__punch_pid" 2>/dev/null
-            fi
-            __punch_pid=${__punch_piped[__punch_pid]:-}
+        __punch_preceding "$__punch_pid"
+        while [[ -n $__punch_pid ]]; do
+            builtin kill -s "${1/PIPE/TERM}" "$__punch_pid" 2>/dev/null
+            __punch_preceding "$__punch_pid"
         done
+    done
+}
+
+# Sets __punch_pid to the next process before this one in its pipeline that is there, or to nothing:
+# __punch_preceding PID
+__punch_preceding() {
+    __punch_pid=${__punch_piped[$1]:-}
+    if [[ -n $__punch_outer ]]; then __punch_pid=''; fi
+    while [[ -n $__punch_pid ]]; do
+        __punch_identify "$__punch_pid"
+        if [[ -n $__punch_id && $__punch_parent == "${__punch_shell%-*}" ]]; then builtin return; fi
+        __punch_pid=${__punch_piped[__punch_pid]:-}
     done
 }
 
@@ -281,13 +300,18 @@ __punch_sweep() {
     done
 }
 
-# Sets __punch_there to 1 while a process of ours has not been reaped.
+# Sets __punch_there to 1 while a process of ours has not been reaped, or another of its pipeline:
+# until then `wait` would not come back.
 __punch_there() {
+    builtin local __punch_pid
     __punch_there=''
     if [[ -n $__punch_outer ]]; then
         if builtin kill -0 "$1" 2>/dev/null; then __punch_there=1; fi
     elif [[ -e /proc/$1/stat ]]; then
         __punch_there=1
+    else
+        __punch_preceding "$1"
+        if [[ -n $__punch_pid ]]; then __punch_there=1; fi
     fi
 }
 
@@ -495,7 +519,7 @@ __punch_restore() {
     builtin unset __punch_before
     builtin unset -f __punch_identify __punch_translate __punch_folders __punch_say __punch_fail \
         __punch_arguments __punch_commands __punch_one_is_harmless __punch_ended __punch_mark \
-        __punch_kill __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
+        __punch_kill __punch_preceding __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
         __punch_find_killed __punch_settle __punch_main __punch_restore
     if [[ $__punch_saved == *:posix:* ]]; then builtin set -o posix; fi
     for __punch_option in a b f k u v x C E H T e; do

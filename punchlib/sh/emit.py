@@ -3,7 +3,8 @@
     worker1 … workerN     read their ranges of the input, run the mapped commands, send
     merger1 …             gather up to 16 streams each; only where there are more
     last                  gathers the rest, runs the tail, sends the result to whoever runs the
-                          job, or puts it into the bucket
+                          job, or puts it into the bucket. There is none where the workers can put
+                          their pieces there themselves: the result is one after the other
 
 The scripts have the form of docs/scripts.md: each stage in the background, FIFOs in between.
 """
@@ -169,6 +170,9 @@ class Emitter:
         plan = self._plan
         if plan.has_workers:
             parts = [self._worker(number) for number in range(len(self._pieces))]
+            if plan.puts_pieces:
+                self._put_pieces(parts)
+                return
             merger = 0
             while len(parts) > FAN_IN:
                 merged = []
@@ -185,11 +189,28 @@ class Emitter:
         for command in plan.tail:
             stream = self._ran(last, stream, command)
         if self._output:
-            last.stages.append(
-                f"python3.9 aws/s3-put-object.py {shlex.quote(self._output)} {stream} $1"
-            )
+            last.stages.append(self._put(stream))
         else:
             last.streams.append(_sending(self._key("result"), stream))
+
+    def _put(self, stream: str) -> str:
+        return f"python3.9 aws/s3-put-object.py {shlex.quote(self._output)} {stream} $1"
+
+    def _put_pieces(self, parts: Sequence[_Part]) -> None:
+        """Each worker puts its piece into the object, and tells the next of it."""
+        if len(parts) == 1:
+            node, stream = parts[0]
+            node.stages.append(self._put(stream))
+            return
+        key, before = shlex.quote(self._output), "''"
+        for number, (node, stream) in enumerate(parts, 1):
+            after = node.fifo() if number < len(parts) else "''"
+            piece = f"{number}/{len(parts)}"
+            node.stages.append(
+                f"python3.9 aws/s3-put-piece.py {key} {stream} {piece} {before} {after}"
+            )
+            if number < len(parts):
+                before = self._link(node, after, parts[number][0])
 
     def _script(self, id_: str) -> _Script:
         self._scripts.append(_Script(id_, self._folder))

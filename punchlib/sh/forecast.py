@@ -19,9 +19,16 @@ _BLOCK = 8 << 20
 _NODE_GETS, _NODE_PUTS, _CONNECTION_WRITES, _CONNECTION_READS = 2, 1, 6, 4
 
 
-def nodes(workers: int) -> int:
-    """Lambda nodes of a job: its workers, the tree that gathers what they send, and the last."""
+def nodes(workers: int, *, gather: bool = True) -> int:
+    """Lambda nodes of a job: its workers, the tree that gathers what they send, and the last.
+
+    Args:
+        workers: how many.
+        gather: False where the workers put the result into S3.
+    """
     count, parts = workers, workers
+    if not gather:
+        return count
     while parts > FAN_IN:
         parts = -(-parts // FAN_IN)
         count += parts
@@ -38,15 +45,17 @@ def seconds(pieces: list[Piece], size: int) -> float:
     return START + size / max(1, len(pieces)) / RATE
 
 
-def cost(pieces: list[Piece], size: int, memory: int, prices: Mapping[str, Any]) -> Cost:
+def cost(
+    pieces: list[Piece], count: int, size: int, memory: int, prices: Mapping[str, Any]
+) -> Cost:
     """About what it costs on AWS, without what the workers send to each other.
 
     Args:
         pieces, size: as in `seconds`.
+        count: of nodes.
         memory: of the function, in bytes.
         prices: `runs.cost.load_prices`.
     """
-    count = nodes(len(pieces))
     gb_seconds = count * seconds(pieces, size) * memory / (1 << 30)
     blocks = sum(len(p.parts) for p in pieces) + size // _BLOCK
     lines = priced(

@@ -107,6 +107,12 @@ class Plan:
         return bool(self.mapped and not self.unpack and not self.turns)
 
     @property
+    def puts_pieces(self) -> bool:
+        """The result is an object, and what the workers write, one after the other, is in it."""
+        joins = self.gather.words or self.after or self.tail
+        return self.has_workers and not joins and (self.target or "").startswith(S3)
+
+    @property
     def programs(self) -> frozenset[str]:
         """Names of all commands that it runs."""
         turns = [c for turn in self.turns for c in turn.commands]
@@ -175,7 +181,7 @@ def make(pipeline: Pipeline, whole: str = "", more: More | None = None) -> Plan:
     else:
         tail = [*part.then, *in_one[len(part.told) :]]
         part.told = [*head.told, *part.told]
-    return Plan(
+    plan = Plan(
         head.inputs,
         tuple(part.mapped),
         part.gather,
@@ -186,6 +192,10 @@ def make(pipeline: Pipeline, whole: str = "", more: More | None = None) -> Plan:
         head.unpack,
         head.turns,
     )
+    if plan.puts_pieces:
+        put = Told(f"> {pipeline.target}", "on each piece", "they are parts of one upload")
+        return replace(plan, told=(*plan.told, put))
+    return plan
 
 
 def _refuse_wide_counts(stage: Stage, form: Form) -> None:

@@ -80,7 +80,7 @@ PROLOGUES = {
     "LC_ALL=nowhere": "export LC_ALL=xx_YY.UTF-8 2>/dev/null",
     "umask": "umask 077",
     "cd": "cd /",
-    "ulimit -n": "ulimit -n 80",
+    "ulimit -n": "ulimit -n 96",
     "ulimit -f": "ulimit -f 0",
     "stdin closed": "exec 0<&-",
     "stdout closed": "exec 1>&-",

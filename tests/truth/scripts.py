@@ -26,7 +26,7 @@ PIDS = 'pids_to_kill="${!} ${pids_to_kill}"'
 CONSTRUCTS = {
     "braces": "{{ {cmd} & }}",
     "subshell": "( {cmd} ) &",
-    "nested": "( ( {cmd} ); exit $? ) &",
+    "nested": '( ( {cmd} ); exit "$?" ) &',
     "group": "{{ {cmd}; }} &",
     "function": 'stage{n}() {{ {cmd}; }}; stage{n} "$@" &',
     "bash -c": "bash -c {quoted} &",

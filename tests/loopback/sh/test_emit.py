@@ -15,6 +15,7 @@ from punchlib.config import Config
 from punchlib.jobs import checks, manifest
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.runner import JobRunner, RunRequest
+from punchlib.jobs.storage import STDOUT
 from punchlib.local.cloud import LocalCloud
 from punchlib.sh import plan as planning
 from punchlib.sh.emit import Emitter
@@ -39,24 +40,33 @@ CASES = [
 ]
 
 
-def run(cloud: LocalCloud, text: str, files: dict[str, str], folder: Path, width: int) -> bytes:
-    """What the job of a pipeline writes."""
+def run(
+    cloud: LocalCloud,
+    text: str,
+    files: dict[str, str],
+    folder: Path,
+    width: int,
+    output: str = "",
+) -> bytes:
+    """What the job of a pipeline writes, to us or into an object."""
     plan = planning.make(read(text, files), whole="it is open" if "OPEN $IN" in text else "")
     token = secrets.token_hex(4)
     names = [*(plan.inputs or ()), *(c.words[i] for c in plan.tail for i in c.inputs)]
     puts = {f"{token}/{Path(name).name}": Path(name) for name in names}
     inputs = {str(p): Input(key, p.stat().st_size) for key, p in puts.items()}
     job = folder / f"job-{token}"
-    Emitter(plan, width, inputs, "", token).write(job, "a test")
+    Emitter(plan, width, inputs, output, token).write(job, "a test")
     events = EventSink(lambda event: None)
     loaded = manifest.load(job)
     checks.check(loaded, events, local=True)
     assert not [m for m in events.moments if m.event == "run.warning"]
     config = Config.from_env()
-    request = RunRequest(puts, timeout=100, result=folder / "out")
+    out = folder / "out"
+    gets = {output: out} if output else {}
+    request = RunRequest(puts, gets, timeout=100, result=STDOUT if output else out)
     s3 = client("s3", config)
     JobRunner(loaded, request, cloud.launchers, s3, config, events).run()
-    return (folder / "out").read_bytes()
+    return out.read_bytes()
 
 
 def bash(text: str, files: dict[str, str]) -> bytes:
@@ -78,3 +88,19 @@ def test_a_tree_of_merges(cloud: LocalCloud, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     text = "cat $IN | tr -cs A-Za-z '\\n' | sort | uniq -c"
     assert run(cloud, text, files, tmp_path, 18) == bash(text, files)
+
+
+@pytest.mark.parametrize(("width", "copies"), [(1, 1), (3, 1), (3, 80), (8, 20)])
+def test_workers_put_their_pieces(
+    width: int, copies: int, cloud: LocalCloud, tmp_path: Path
+) -> None:
+    """As parts of one upload; what is smaller than a part goes to the next worker."""
+    files = write_files(tmp_path)
+    text = Path(files["IN"])
+    text.write_bytes(text.read_bytes().rstrip(b"\n") * copies + b"\n")
+    line = "cat $IN | tr a-z A-Z | sed 's/E/ee/'"
+    got = run(cloud, f"{line} > s3://punch/pieces", files, tmp_path, width, "pieces")
+    assert got == bash(line, files)
+    s3, bucket = client("s3", Config.from_env()), Config.from_env().bucket
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert not list(tmp_path.glob("job-*/last.sh"))

@@ -81,6 +81,37 @@ def test_calls_from_a_program_share_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         shutil.rmtree(folder.decode().strip())
 
 
+@pytest.mark.parametrize("stage", ["{ %s; } &", "( %s ) &", "( ( cd /; %s; true ) ) &", "%s &"])
+@pytest.mark.parametrize(
+    "name", ["script.sh", "$PWD/script.sh", "./sub/../script.sh", "<script.sh"]
+)
+def test_the_shells_that_will_judge(name: str, stage: str, tmp_path: Path) -> None:
+    """However the script was named, and where `cd` has led since: a subshell no longer has it open,
+    and what its parent reads is its own text too."""
+    look = (
+        "from punchlib.runtime.script_shell import lineage;"
+        " seen = lineage(); print(len(seen.sourcing), *seen.awaited)"
+    )
+    stage %= f'{sys.executable} -c "{look}"'
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "script.sh").write_text(
+        f"{stage}\nwait\necho $$\n# wait_for_output_and_sigpipe_rest.sh\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"bash {name.replace('$PWD', str(tmp_path))}; exit"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    seen, script = done.stdout.splitlines()
+    count, *awaited = seen.split()
+    assert int(count) >= 1
+    # What is in brackets ignores no signals; there nobody can tell (Standing.UNSURE).
+    assert stage[0] == "(" or awaited[-1].startswith(f"{script}-")
+
+
 #: Starts a driver that outlives its session's leader, as `nohup driver &` and a log-out do.
 ORPHANED = """
 import os, subprocess, sys
