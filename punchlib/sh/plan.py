@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,10 @@ from punchlib.sh.reading import Pipeline, Stage
 #: Workers of one job; jobs of this width have been run (docs/scripts.md).
 WIDEST = 128
 #: Commands whose operands are files, beside stdin; the last node gets them as streams.
-_SECOND_INPUTS = frozenset(("comm", "join", "paste"))
+_SECOND_INPUTS = frozenset(("comm", "diff", "join", "paste"))
+#: Options with which `diff` names none of its files. Without -a it does where one of them
+#: is no text.
+_NAMELESS_DIFF = re.compile(r"-(?=.*a)[abBdEtTwZ]+")
 #: Commands that do not read stdin.
 _NO_STDIN = frozenset(("seq", "printf", "echo", "yes", "true"))
 
@@ -364,7 +368,12 @@ def _sequential(stage: Stage, form: Form) -> Command:
         if words[0] not in _SECOND_INPUTS:
             raise UsageError(
                 f"line {stage.line}: {stage.text}: {word} would not be where this runs",
-                next_step=f"cat {word} | …; only comm, join and paste may have a second input",
+                next_step=f"cat {word} | …; a second input is for comm, diff, join and paste",
+            )
+        if words[0] == "diff" and not _NAMELESS_DIFF.fullmatch("".join(words[1:-2])):
+            raise UsageError(
+                f"line {stage.line}: {stage.text} may write names of files; a worker has others",
+                next_step="diff -a - FILE; with -b -B -d -E -t -T -w -Z in the same word",
             )
         inputs.append(index)
     return Command(words, stage.env, stage.quiet, inputs=tuple(inputs))

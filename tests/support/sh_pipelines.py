@@ -24,6 +24,7 @@ PIPELINES = {
     "first-lines": (r"cat $IN | grep ka | head -n 2", 3),
     "reversed-words": (r"cat $IN | tr -cd 'a-zA-Z \n' | rev | sort | uniq", 5),
     "set-difference": (r"cat $IN | tr -cs A-Za-z '\n' | sort -u | comm -23 - $DICT", 3),
+    "differences": (r"cat $IN | tr -cs A-Za-z '\n' | sort -u | diff -a - $DICT", 3),
     "in-both": (r"cat $IN | tr -cs A-Za-z '\n' | sort -u | comm -12 - $DICT | wc -l", 3),
     "log-status": (r"""cat $LOG | cut -d ' ' -f 4 | sort | uniq -c | sort -rn""", 4),
     "log-errors-by-host": (

@@ -19,6 +19,7 @@ AWS = {
     "s3-get-object.py", "s3-put-object.py", "s3-shard-reader.py", "s3-shard-reader-direct.py",
     "s3-chunk-reader-approx-correction.py", "s3-chunk-reader-smart-prealigned.py",
     "s3-chunk-reader-approx-tail-coord.py", "invoke-lambda.py", "s3-read-several.py",
+    "s3-put-piece.py",
 }  # fmt: skip
 
 

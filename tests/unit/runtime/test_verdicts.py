@@ -197,3 +197,18 @@ def test_a_process_on_its_way_out_is_dead() -> None:
             os.sched_yield()
     finally:
         process.wait()
+
+
+def test_a_shell_that_may_be_about_to_judge(script: Script) -> None:
+    """Or it waits for us: it is given a second."""
+    unsure = state.Scope.decode(
+        f"given|{script.shell}|{script.shell}|||", state.scope().place, "/proc"
+    )
+    state.adopt(unsure)
+    assert waits()
+    assert asyncio.run(soon(5)) is None
+    script.say(f"stage.{script.stage}", "begun")
+    script.end(1)
+    assert waits()
+    script.say(f"good.{script.stage}")
+    assert asyncio.run(soon()) is None

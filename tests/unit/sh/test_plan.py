@@ -74,6 +74,9 @@ def test_no_work_no_workers() -> None:
         ("cat a | nl FILE", "FILE would not be where this runs"),
         ("nl FILE", "FILE would not be where this runs"),
         ("cat a | jq -s . s3://b/k", "s3://b/k would not be where this runs"),
+        ("cat a | diff - FILE", "diff - FILE may write names of files"),
+        ("cat a | diff -au - FILE", "diff -au - FILE may write names of files"),
+        ("cat a | diff -a -q - FILE", "diff -a -q - FILE may write names of files"),
     ],
 )
 def test_files_that_are_not_there(
@@ -84,6 +87,22 @@ def test_files_that_are_not_there(
     with pytest.raises(UsageError, match=shlex.quote(said).strip("'")) as refused:
         planning.make(read(text, {}))
     assert refused.value.next_step
+
+
+def test_what_workers_put_into_an_object_themselves() -> None:
+    """What they write, one after the other, and nothing that has to be joined or go elsewhere."""
+    for line, puts in (
+        ("cat a | tr x y > s3://b/k", True),
+        ("zcat a | grep x > s3://b/k", True),
+        ("cat a | tr x y > k", False),
+        ("cat a | tr x y", False),
+        ("cat a | sort > s3://b/k", False),
+        ("cat a | tr x y | nl > s3://b/k", False),
+        ("cat a | nl > s3://b/k", False),
+    ):
+        plan = planning.make(read(line, {}))
+        assert plan.puts_pieces is puts, line
+        assert (plan.told[-1].text == "> s3://b/k") is puts
 
 
 def test_the_wait_script_has_the_same_harmless_commands() -> None:
