@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import uvloop
 
@@ -109,16 +110,17 @@ class Pashlib:
             traceback.print_exception(exc)
 
     async def _send(self, spec: Spec, path: str) -> None:
-        connection_events.tell_started(spec, display_name(path))
+        name = display_name(path)
+        connection_events.tell_started(spec, name)
         with marked(spec):
-            fifo = FifoReader.open_path(path, name=display_name(path))
+            fifo = FifoReader.open_path(path, name=name)
             let_go(path)
         with contextlib.closing(fifo), marked(spec):
             async with await self.connector.establish(spec) as connection:
                 await ends.send(
                     connection,
                     fifo,
-                    upstream_failure=verdict_watch.upstream_failure,
+                    upstream_failure=partial(verdict_watch.upstream_failure, name),
                     tell=connection_events.teller(spec),
                 )
 

@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from punchlib.aws.errors import is_code
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
 from punchlib.runtime import events, storage
@@ -114,7 +115,7 @@ class Before:
             self._broken()
 
     def _broken(self) -> NoReturn:
-        raise StorageError("the piece before this one has ended too early")
+        raise StorageError("the piece before this one has ended too early", reported_by_peer=True)
 
 
 class After:
@@ -171,8 +172,11 @@ def put(fds: tuple[int, int | None, int | None], number: int, of: int, key: str)
         after.tell({"upload_id": upload.id})
         try:
             send(upload, Piece(number, of, fds[0]), before, after, last=number == of)
-        except StorageError:
+        except Exception as error:
             check_others(upload.name)  # what stands behind it says more
+            if is_code(error, "NoSuchUpload"):
+                why = f"another piece of {upload.name} has failed, and the upload was aborted"
+                raise StorageError(why, reported_by_peer=True) from error
             raise
         check_others(upload.name)
         events.tell("upload.ended", upload.facts())

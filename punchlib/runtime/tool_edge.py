@@ -59,7 +59,8 @@ def _run(component: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         return READER_GONE
     except PunchError as error:
-        return fail(component, str(error), error.exit_code, may_pass=error.may_pass)
+        kind = state.REPORTED if error.reported_by_peer else state.OWN
+        return fail(component, str(error), error.exit_code, kind, may_pass=error.may_pass)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         advice = _NEXT.get(error.errno or 0, "look at the file or FIFO that this stage names")

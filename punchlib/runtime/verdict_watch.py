@@ -27,19 +27,23 @@ _IN_ATTRIB, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE_SELF = 0x4, 0x80, 0x100, 0x400
 _IN_NEWS = _IN_ATTRIB | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF
 
 
-async def upstream_failure() -> Cause | None:
+async def upstream_failure(fifo: str = "") -> Cause | None:
     """Why what came out of a FIFO of our script is not whole; None when all is well.
 
-    Waits for the verdicts on stages that have ended, and for nothing else.
+    Waits for the verdicts on stages that have ended, or are about to, and for nothing else.
+
+    Args:
+        fifo: its path.
     """
+    output = fifo.rpartition("/")[2].encode("utf-8", "surrogateescape")
     try:
         scope = state.scope()
     except OSError as error:
         return Cause(f"its script cannot be found: {error}")
     # The first look finds most scripts settled, and costs no watch.
-    if standing(scope) is not Standing.SETTLED:
+    if standing(scope, output) is not Standing.SETTLED:
         with _News(scope.folders) as news:
-            await _settle(scope, news)
+            await _settle(scope, output, news)
     found = markers.of_our_script()
     return found[0].cause if found else None
 
@@ -61,11 +65,11 @@ async def script_ended() -> None:
         await asyncio.sleep(SCRIPT_LOOK)
 
 
-async def _settle(scope: state.Scope, news: _News) -> None:
+async def _settle(scope: state.Scope, output: bytes, news: _News) -> None:
     clock = asyncio.get_running_loop().time
     since = clock()
     # What changed before the watch began is seen by the next look.
-    while (now := standing(scope)) is not Standing.SETTLED:
+    while (now := standing(scope, output)) is not Standing.SETTLED:
         if now is Standing.WAITING:
             await news.wait()
             since = clock()

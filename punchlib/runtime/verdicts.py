@@ -41,8 +41,13 @@ class Standing(enum.Enum):
     WAITING = "wait for news"
 
 
-def standing(scope: state.Scope) -> Standing:
-    """How things are now with the stages of our script."""
+def standing(scope: state.Scope, output: bytes = b"") -> Standing:
+    """How things are now with the stages of our script.
+
+    Args:
+        scope: ours.
+        output: the name of the FIFO that has ended; who was told to write it is about to end, too.
+    """
     if markers.failures(scope.folders, scope.proc):
         return Standing.SETTLED
     shell = judge(scope, scope.awaited)
@@ -61,7 +66,8 @@ def standing(scope: state.Scope) -> Standing:
     if stages is not None:
         processes = [script_shell.find(stage, scope.proc) for stage in stages]
         if None not in processes:
-            ending = any(process and process.is_ending() for process in processes)
+            ours = _components(scope)
+            ending = any(process and process.is_ending(output, ours) for process in processes)
             return Standing.ENDING if ending else Standing.SETTLED
     if judging:
         return Standing.WAITING
@@ -114,6 +120,18 @@ def _unjudged(scope: state.Scope, shell: str) -> list[str] | None:
     prefix = f"{shell}.stage."
     stages = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     return [stage for stage in stages if f"{shell}.good.{stage}" not in names]
+
+
+def _components(scope: state.Scope) -> set[str]:
+    """The names of the processes that have said in our folders that they run."""
+    found: set[str] = set()
+    for folder in scope.folders:
+        try:
+            entries = state.entries(folder)
+        except OSError:
+            continue  # it is gone: `failures` says so
+        found.update(entry.removeprefix(state.IN_ENGINE).partition(".")[0] for entry in entries)
+    return found
 
 
 def _verdicts(scope: state.Scope, shell: str) -> str:

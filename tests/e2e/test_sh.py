@@ -57,6 +57,20 @@ def test_objects_by_a_pattern_and_a_reader_that_leaves(cloud: Cloud, text: Path)
             cloud.remove(f"sh/part{number}.txt")
 
 
+def test_workers_put_their_pieces_into_an_object(cloud: Cloud, text: Path) -> None:
+    """No last node: the object is one upload, of parts from each container."""
+    data = text.read_bytes() * (1 + (24 << 20) // text.stat().st_size)
+    cloud.write("sh/large.txt", data)
+    try:
+        at, out = f"s3://{cloud.bucket}/sh/large.txt", f"s3://{cloud.bucket}/sh/out"
+        done = cloud.sh("--width", "3", f"cat {at} | tr a-z A-Z > {out}")
+        assert (done.returncode, done.stdout) == (0, b""), done.stderr
+        assert cloud.read("sh/out") == data.upper()
+    finally:
+        cloud.remove("sh/large.txt")
+        cloud.remove("sh/out")
+
+
 def test_a_command_that_no_worker_has(cloud: Cloud, text: Path) -> None:
     done = cloud.sh(f"cat {text} | no-such-command")
     assert done.returncode == 2

@@ -134,6 +134,7 @@ def test_neighbours_of_a_stage_that_never_opened_its_fifo(bash: Bash) -> None:
     "pipeline",
     [
         "python3 -c 'import time; time.sleep(100)' | cat >/dev/null",
+        "bash -c 'trap \"\" PIPE TERM; for i in $(seq 100); do sleep 1; done' | cat >/dev/null",
         # Before it has become the command: its output is a pipe already, but not its input.
         'cat <"$D/nobody" | cat >/dev/null',
         # The last, which is the stage, is dead; bash says so when the first is.

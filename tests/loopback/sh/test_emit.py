@@ -12,6 +12,7 @@ import pytest
 
 from punchlib.aws.clients import client
 from punchlib.config import Config
+from punchlib.errors import JobFailed
 from punchlib.jobs import checks, manifest
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.runner import JobRunner, RunRequest
@@ -104,3 +105,19 @@ def test_workers_put_their_pieces(
     s3, bucket = client("s3", Config.from_env()), Config.from_env().bucket
     assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not list(tmp_path.glob("job-*/last.sh"))
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.999])
+def test_a_worker_that_fails_while_others_put(at: float, cloud: LocalCloud, tmp_path: Path) -> None:
+    """It is the cause that is told, and not what its failure does to the others."""
+    files = write_files(tmp_path)
+    text = Path(files["IN"])
+    data = bytearray(text.read_bytes() * 150)
+    data[int(len(data) * at)] = 0
+    text.write_bytes(data)
+    with pytest.raises(JobFailed) as failed:
+        run(cloud, "cat $IN | grep e > s3://punch/pieces", files, tmp_path, 3, "failed/pieces")
+    assert "the input holds a NUL byte" in str(failed.value)
+    s3, bucket = client("s3", Config.from_env()), Config.from_env().bucket
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert not s3.list_objects_v2(Bucket=bucket, Prefix="failed/").get("Contents")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,6 +198,28 @@ def test_a_process_on_its_way_out_is_dead() -> None:
             os.sched_yield()
     finally:
         process.wait()
+
+
+def test_who_was_told_to_write_the_fifo_that_has_ended(script: Script) -> None:
+    """`tee FIFO` has yet to say how all went; ours say that before they close."""
+    program = [sys.executable, "-c", "import time; time.sleep(600)", "-o", "out/#fifo1"]
+    script.processes.append(subprocess.Popen(program))
+    stage = Process(script.processes[-1].pid)
+    script.say(f"stage.{stage.name}", "begun")
+    wait_until(lambda: stage.is_ending(b"#fifo1"))
+    assert not stage.is_ending(b"#fifo2")
+    assert not stage.is_ending(b"#fifo1", {stage.name})
+
+    async def ask(fifo: str) -> object:
+        async with asyncio.timeout(0.3):
+            return await verdict_watch.upstream_failure(fifo)
+
+    assert asyncio.run(ask("/tmp/#fifo2")) is None
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask("/tmp/#fifo1"))
+    running = script.verdicts.parent / state.RUNNING / f"{stage.name}.dgsh-tee"
+    running.touch()
+    assert asyncio.run(ask("/tmp/#fifo1")) is None
 
 
 def test_a_shell_that_may_be_about_to_judge(script: Script) -> None:
