@@ -292,6 +292,7 @@ class _Watching:
                 word = asked
                 runner.ask(word)
 
+        runner.watch(take)
         say = self.progress.say if self.follow_logs else None
         logs = self._logs(runner.report.job_id, events.began, lambda: bool(word))
         return Follower(logs, events.began, take, say, pass_on)

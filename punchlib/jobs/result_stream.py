@@ -17,7 +17,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from punchlib.errors import StorageError
 from punchlib.jobs.launch import NodeLost
@@ -50,6 +52,7 @@ class ResultStream:
         target: the file to write, or `STDOUT`.
 
     Attributes:
+        watch: is told each of its events, as it happens: nobody reads its log.
         size: bytes that have come.
         reader_gone: nobody reads our stdout any more.
     """
@@ -62,6 +65,7 @@ class ResultStream:
         self._error: OSError | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        self.watch: Callable[[Mapping[str, Any]], object] = len
         self.size = 0
         self.reader_gone = False
 
@@ -72,7 +76,7 @@ class ResultStream:
 
     def run(self, event: Event) -> Result:
         received = time.time()
-        log = EventLog(event.job_id, log=len)
+        log = EventLog(event.job_id, log=lambda told: self.watch(told))
         log.tell(NODE, "node.invoked")
         try:
             with scratch.folder("punch-result") as folder:

@@ -10,7 +10,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ from punchlib.jobs.result_stream import ResultStream
 from punchlib.net import s3_route
 from punchlib.node.protocol import PREFIX, Event, Result, Task
 from punchlib.runs import timeline
+from punchlib.runs.timeline import Moment
 from punchlib.runtime import commit
 
 #: Seconds that the other nodes get to end by themselves once one has failed.
@@ -105,6 +106,16 @@ class JobRunner:
     def ask(self, word: str) -> None:
         """Asks the nodes to tell in their logs what they do right now (`Lease.ask`)."""
         self._lease.ask(word)
+
+    def watch(self, take: Callable[[Moment], None]) -> None:
+        """Has the events of the node `here` told as they happen; those of others are in logs."""
+
+        def told(event: Mapping[str, Any]) -> None:
+            for moment in timeline.moments([event], self._events.began, 0.0):
+                take(moment)
+
+        if self._result:
+            self._result.watch = told
 
     def run(self) -> Report:
         """Runs the job.

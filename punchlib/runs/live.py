@@ -73,7 +73,7 @@ class NodeState:
             return "its worker" if self.place == "lambda" else "its handler"
         if self.state != "running":
             return ""
-        if self.place == "here":
+        if self.place == "here" and not self.streams:
             return "the job's result"
         steps = [s.step for s in self.streams.values() if s.step != "done"]
         if "moving" in steps:

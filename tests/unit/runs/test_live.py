@@ -62,6 +62,10 @@ def test_the_result_is_waited_for_here() -> None:
     board.take(Moment(0.0, "result", "run.node_started", {}))
     node = board.nodes["result"]
     assert (node.state, node.waits_for) == ("running", "the job's result")
+    board.take(Moment(0.1, "result", "connection.started", {"punch.key": "k"}))
+    assert node.waits_for == "its address, for a peer"
+    board.take(Moment(0.2, "result", "stream.progress", {"punch.key": "k", "punch.bytes": 5}))
+    assert (node.waits_for, node.moved) == ("", 5)
 
 
 def test_how_much_and_how_fast() -> None:
