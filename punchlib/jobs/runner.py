@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from punchlib.config import Config
+from punchlib.errors import StorageError
 from punchlib.jobs import storage
 from punchlib.jobs.events import EventSink
 from punchlib.jobs.launch import Launcher, NodeLost
@@ -259,9 +260,16 @@ class JobRunner:
 
     def _finish(self) -> None:
         uploads = self._uploads()
-        commit.complete(uploads, self._s3)
-        self._committed = True
+        whole = [upload for upload in uploads if upload["parts"] is not None]
         for upload in uploads:
+            if upload["upload_id"] not in {u["upload_id"] for u in whole}:
+                raise StorageError(
+                    f"the upload to {upload['key']} began, and no script says how it ended",
+                    next_step="let the script wait for its put",
+                )
+        commit.complete(whole, self._s3)
+        self._committed = True
+        for upload in whole:
             self._events.tell("step", f"completed {upload['key']}")
         if self._result:
             self.report.outputs.append(self._result.keep())

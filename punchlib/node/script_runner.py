@@ -32,7 +32,7 @@ from punchlib.node.event_log import EventLog
 from punchlib.node.protocol import Ended, Event, ScriptResult, Task, script_key
 from punchlib.node.run_watch import RunWatch, is_missing
 from punchlib.node.stderr_tail import StderrTail
-from punchlib.runtime import commit, markers, state
+from punchlib.runtime import commit, markers, pending, state
 from punchlib.runtime.markers import Marker
 
 #: Seconds between two looks whether the script must stop.
@@ -300,7 +300,7 @@ class ScriptRunner:
         """Completes, aborts or hands on the uploads, as the script ended."""
         failures = tuple(markers.failures([str(folder)]))
         try:
-            uploads = state.pending(str(folder))
+            uploads = pending.uploads(str(folder))
         except (OSError, ValueError) as error:
             uploads = []
             failures += (Marker(markers.NOBODY, f"what waits to be completed is lost: {error}"),)

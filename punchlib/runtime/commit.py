@@ -14,36 +14,34 @@ from typing import Any
 from punchlib.aws.errors import is_code, translate
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import script_shell, state, storage, verdicts
+from punchlib.runtime import pending, state, storage, verdicts
 
 
-def deferred() -> str:
-    """The state folder of whoever will complete what we put; "" where nobody comes after us.
+def deferred() -> list[str]:
+    """The state folders of whoever will complete what we put; none where nobody comes after us.
+
+    They are several where it cannot be told yet which shell will. The first that does takes the
+    record out of all.
 
     Raises:
         StorageError: somebody was to, and is dead: who could say that our input was whole?
     """
     scope = state.scope()
     if os.environ.get("PUNCH_COMMIT"):
-        return scope.folders[0]
-    # A small put may end before its script has started its last stage, and the wait script then.
-    shell = verdicts.judge(scope, scope.awaited or scope.sourcing)
-    if scope.orphans:
-        shell = verdicts.adopter(scope) or shell
-        if shell is None:
-            raise StorageError(verdicts.NOBODY_VOUCHES)
-    if shell is None:
-        return ""
-    if script_shell.find(shell, scope.proc) is None:
-        raise StorageError("the shell of the script has ended before it had judged all stages")
-    return scope.folder_of(shell)
+        return scope.folders[:1]
+    try:
+        # A small put may end before its script has started its last stage, and the wait script.
+        shells = verdicts.judges(scope)
+    except LookupError as error:
+        raise StorageError(str(error)) from None
+    return list(dict.fromkeys(scope.folder_of(shell) for shell in shells))
 
 
-def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
+def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
     """Completes uploads: the objects appear, in order. All are tried.
 
     Args:
-        pending: what `state.pending()` or a handler's result holds. Of one without parts nobody
+        uploads: what `pending.uploads()` or a handler's result holds. Of one without parts nobody
             has said that it is whole: another record of it has them, here or on another node.
         s3: a boto3 client.
 
@@ -51,7 +49,7 @@ def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
         StorageError: at least one could not be completed; names the first.
     """
     first: StorageError | None = None
-    for upload in pending:
+    for upload in uploads:
         if upload["parts"] is None:
             continue
         parts = {"Parts": upload["parts"]}
@@ -63,14 +61,14 @@ def complete(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
         raise first
 
 
-def abort(pending: Iterable[Mapping[str, Any]], s3: Any) -> None:
+def abort(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
     """Aborts uploads: nothing appears, what was there stays. An upload that is gone is no error.
 
     Raises:
         StorageError: at least one could not be aborted; names the first.
     """
     first: StorageError | None = None
-    for upload in pending:
+    for upload in uploads:
         try:
             s3.abort_multipart_upload(**_where(upload))
         except Exception as error:
@@ -102,9 +100,9 @@ def main(argv: Sequence[str]) -> int:
         match list(argv):
             case ["complete" | "abort" as verb, folder]:
                 act = complete if verb == "complete" else abort
-                act(state.pending(folder), client("s3", Config.from_env()))
-                # Or whoever looks here next would complete them again.
-                state.drop_pending(folder)
+                act(pending.uploads(folder), client("s3", Config.from_env()))
+                # Or whoever looks here next, or another shell, would complete them again.
+                pending.drop(folder)
                 return 0
         raise UsageError("wrong arguments", next_step="punch-commit complete|abort STATE_DIR")
 

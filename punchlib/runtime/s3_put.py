@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import signal
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import catalogue, commit, events, markers, state, storage
+from punchlib.runtime import catalogue, commit, events, markers, pending, storage
 from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
@@ -25,22 +27,26 @@ _WORKERS = 3
 MOST_PARTS, LEAST = 10_000, 5 * _MIB
 #: A stream's length is not known before its end, so parts grow with their number: 8 MiB for the
 #: first tenth (8 GiB), 16 up to four tenths, then 32; in all 250 GiB.
-_STEPS = ((0.1, 8 * _MIB), (0.4, 16 * _MIB), (1.0, 32 * _MIB))
+STEPS = ((0.1, 8 * _MIB), (0.4, 16 * _MIB), (1.0, 32 * _MIB))
 
 
-def part_size(number: int, count: int = MOST_PARTS) -> int:
+Steps = Sequence[tuple[float, int]]
+
+
+def part_size(number: int, count: int = MOST_PARTS, steps: Steps = STEPS) -> int:
     """Bytes of part `number` of at most `count`, counted from 1.
 
     Raises:
         StorageError: there is no such part.
     """
-    for share, size in _STEPS:
+    for share, size in steps:
         if number <= share * count:
             return size
-    whole = sum(part_size(n, count) for n in range(1, count + 1))
+    whole = sum(part_size(n, count, steps) for n in range(1, count + 1))
     raise StorageError(
-        f"the stream is longer than an upload of {count:,} parts takes ({whole >> 30} GiB)",
-        next_step="split the output into several objects",
+        f"the stream is longer than the {count:,} parts that it may have ({whole / (1 << 30):.1f}"
+        " GiB)",
+        next_step="split the output into several objects, or its input into fewer pieces",
     )
 
 
@@ -52,11 +58,11 @@ def read_up_to(fd: int, size: int) -> bytearray:
     return data
 
 
-def parts(fd: int, count: int = MOST_PARTS) -> Iterator[bytearray]:
+def parts(fd: int, count: int = MOST_PARTS, steps: Steps = STEPS) -> Iterator[bytearray]:
     """Cuts the input into at most `count` parts. All but the last are full."""
     number, ended = 1, False
     while not ended:
-        wanted = part_size(number, count)
+        wanted = part_size(number, count, steps)
         data = read_up_to(fd, wanted)
         ended = len(data) < wanted
         if data:
@@ -68,15 +74,21 @@ class Upload:
     """One multipart upload, from its creation to its pending or aborted end.
 
     Args:
+        s3: a boto3 client.
+        bucket, key: where to.
         upload_id: of one that another process has created.
+        md5: parts carry one, and s3 adds no checksum of its own.
     """
 
-    def __init__(self, s3: Any, bucket: str, key: str, upload_id: str = "") -> None:
+    def __init__(
+        self, s3: Any, bucket: str, key: str, upload_id: str = "", *, md5: bool = False
+    ) -> None:
         self.name = f"s3://{bucket}/{key}"
         self.bytes = 0
         #: What has been sent, as S3 wants to hear it: number and ETag.
         self.parts: list[dict[str, Any]] = []
         self.s3 = s3
+        self._md5 = md5
         self._where = {"Bucket": bucket, "Key": key}
         self._where["UploadId"] = upload_id or s3.create_multipart_upload(**self._where)["UploadId"]
         #: Nobody else completes it, but anybody may abort it.
@@ -133,13 +145,22 @@ class Upload:
             )
 
     def _send_part(self, number: int, data: bytearray) -> str:
-        answer = self.s3.upload_part(**self._where, PartNumber=number, Body=data)
+        sums: dict[str, str] = {}
+        if self._md5:
+            digest = hashlib.md5(data, usedforsecurity=False).digest()
+            sums["ContentMD5"] = base64.b64encode(digest).decode()
+        answer = self.s3.upload_part(**self._where, PartNumber=number, Body=data, **sums)
         return str(answer["ETag"])
 
 
 @contextmanager
-def uploading(s3: Any, bucket: str, key: str, upload_id: str = "") -> Iterator[Upload]:
+def uploading(
+    s3: Any, bucket: str, key: str, upload_id: str = "", *, md5: bool = False
+) -> Iterator[Upload]:
     """An upload that is aborted where the context is left by an exception.
+
+    Args:
+        s3, bucket, key, upload_id, md5: as `Upload` takes them.
 
     Raises:
         StorageError: S3 refuses.
@@ -147,14 +168,13 @@ def uploading(s3: Any, bucket: str, key: str, upload_id: str = "") -> Iterator[U
     # Until its name is here nobody could abort it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
-        upload = Upload(s3, bucket, key, upload_id)
+        upload = Upload(s3, bucket, key, upload_id, md5=md5)
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
     try:
-        if folder := commit.deferred():
-            # So that it is also aborted where this process is killed.
-            state.add_pending(upload.begun, folder)
+        # So that it is also aborted where this process is killed.
+        pending.add(upload.begun, commit.deferred())
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield upload
     except BaseException:
@@ -179,11 +199,11 @@ def check_others(name: str) -> None:
 
 def settle(upload: Upload, parts: Sequence[Mapping[str, object]]) -> None:
     """Completes an upload of these parts, unless somebody after us does."""
-    pending = upload.ended(parts)
-    if folder := commit.deferred():
-        state.add_pending(pending, folder)
+    whole = upload.ended(parts)
+    if folders := commit.deferred():
+        pending.add(whole, folders)
     else:
-        commit.complete([pending], upload.s3)
+        commit.complete([whole], upload.s3)
 
 
 def put(fd: int, config: Config, bucket: str, key: str) -> None:

@@ -31,6 +31,7 @@ from punchlib.runtime.pipes import grow, open_input, open_output, write_all
 from punchlib.runtime.s3_put import (
     LEAST,
     MOST_PARTS,
+    STEPS,
     Upload,
     check_others,
     parts,
@@ -41,6 +42,9 @@ from punchlib.runtime.s3_put import (
 
 #: Of one object: each has ten parts at least.
 MOST_PIECES = MOST_PARTS // 10
+#: As `s3_put.STEPS`. Pieces are not always of one size, so the last parts of each may be large:
+#: 4 GiB for each of 128 pieces, 32 for each of 16.
+_STEPS = (*STEPS[:2], (0.7, 32 << 20), (1.0, 128 << 20))
 _USAGE = "python3.9 aws/s3-put-piece.py KEY SRC N/OF FROM TO"
 
 
@@ -69,7 +73,8 @@ class Piece:
 
     def body(self) -> Iterator[tuple[int, bytearray]]:
         """What follows the head, in parts with their numbers; each has 5 MiB at least."""
-        for number, data in enumerate(parts(self._fd, self._count - 1), self.first + 1):
+        cut = parts(self._fd, self._count - 1, _STEPS)
+        for number, data in enumerate(cut, self.first + 1):
             if len(data) < LEAST:
                 self.left = data
             else:
@@ -168,7 +173,10 @@ def put(fds: tuple[int, int | None, int | None], number: int, of: int, key: str)
     config = Config.from_env()
     bucket = storage.bucket(config)
     before, after = Before(fds[1]), After(fds[2])
-    with uploading(client("s3", config), bucket, key, before.upload_id()) as upload:
+    # With checksums of its own S3 wants consecutive part numbers (CompletedPart in its API); what
+    # boto3 adds by itself is one.
+    s3 = client("s3", config, request_checksum_calculation="when_required")
+    with uploading(s3, bucket, key, before.upload_id(), md5=True) as upload:
         after.tell({"upload_id": upload.id})
         try:
             send(upload, Piece(number, of, fds[0]), before, after, last=number == of)

@@ -166,7 +166,8 @@ class Process:
         """Does an argument of it end with this name? Shells and wrappers have those of others."""
         if self.program in (*_SHELLS, *_WRAPPERS):
             return False
-        return any(word.endswith(name) for word in self.words[1:])
+        ends = (b"/" + name, b"=" + name)
+        return any(word == name or word.endswith(ends) for word in self.words[1:])
 
     def _has_let_go_of_stdout(self) -> bool:
         try:

@@ -254,7 +254,7 @@ def prepare_folder(folder: str) -> None:
         _mkdir(f"{folder}/{name}")
     for name in (*map(str, range(SPARES)), COMPLETE):
         try:
-            _write(f"{folder}/{SPARE}/{name}", b"\n" * SPARE_SIZE if name != COMPLETE else b"")
+            write(f"{folder}/{SPARE}/{name}", b"\n" * SPARE_SIZE if name != COMPLETE else b"")
         except FileExistsError:
             continue  # another stage began at the same time
 
@@ -283,36 +283,6 @@ def mark_failed(
     markers.leave_everywhere(markers.Marker(component, reason, kind, origin, may_pass))
 
 
-def add_pending(upload: dict[str, object], folder: str) -> None:
-    """Records a multipart upload that waits to be completed, or has begun (its parts are None).
-
-    Raises:
-        OSError: it cannot be recorded, so nobody would complete it, or abort it.
-    """
-    import json
-    import time
-
-    name = f"{time.time_ns()}-{posix.getpid()}"
-    # Written aside and renamed: a reader sees all of it or nothing.
-    _write(f"{folder}/{SPARE}/{name}", json.dumps(upload).encode())
-    posix.rename(f"{folder}/{SPARE}/{name}", f"{folder}/{PENDING}/{name}.json")
-
-
-def pending(folder: str) -> list[dict[str, object]]:
-    """The uploads as they were last recorded, oldest first: bucket, key, upload_id, parts."""
-    import json
-
-    path = f"{folder}/{PENDING}"
-    found = [json.loads(script_shell.read(f"{path}/{n}")) for n in sorted(posix.listdir(path))]
-    return list({upload["upload_id"]: upload for upload in found}.values())
-
-
-def drop_pending(folder: str) -> None:
-    """Forgets the uploads that wait: they were completed, or aborted."""
-    for name in posix.listdir(f"{folder}/{PENDING}"):
-        posix.unlink(f"{folder}/{PENDING}/{name}")
-
-
 def fill_descriptors() -> None:
     """Opens 0, 1 and 2 where they are closed, so that no file of ours takes their place.
 
@@ -335,7 +305,7 @@ def _begin_in(folder: str, name: str) -> None:
     prepare_folder(folder)
     path = f"{folder}/{RUNNING}/{name}"
     try:
-        _write(path, b"")
+        write(path, b"")
     except FileExistsError:
         return
     except OSError:
@@ -378,7 +348,8 @@ def _private(path: str) -> None:
         posix.chmod(path, 0o700)
 
 
-def _write(path: str, content: bytes) -> None:
+def write(path: str, content: bytes) -> None:
+    """Makes a file that only we may read; FileExistsError where there is one."""
     fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
         while content:

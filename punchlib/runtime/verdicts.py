@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Sequence
 
 from punchlib.runtime import markers, script_shell, state
 
@@ -50,17 +49,17 @@ def standing(scope: state.Scope, output: bytes = b"") -> Standing:
     """
     if markers.failures(scope.folders, scope.proc):
         return Standing.SETTLED
-    shell = judge(scope, scope.awaited)
+    shell = _judge(scope)
     if scope.orphans:
-        shell = adopter(scope)
+        shell = _adopter(scope)
         if shell is None and any(_will_begin(scope, s) for s in scope.awaited):
             return Standing.WAITING
-        if shell is None:
+        if shell is None and (scope.sourcing or not set(scope.orphans) & set(scope.shells)):
             state.mark_failed("wait", NOBODY_VOUCHES)
     if shell is None:
         unsure = any(_will_begin(scope, s) for s in scope.sourcing)
         return Standing.UNSURE if unsure else Standing.SETTLED
-    judging = script_shell.find(shell, scope.proc) is not None
+    judging = _lives(scope, shell)
     # Asked in this order: the shell's last words came before its end.
     stages = _unjudged(scope, shell)
     if stages is not None:
@@ -75,23 +74,46 @@ def standing(scope: state.Scope, output: bytes = b"") -> Standing:
     return Standing.SETTLED
 
 
-def judge(scope: state.Scope, candidates: Sequence[str]) -> str | None:
-    """The shell that judges our script's stages: whose wait script has begun, or will.
+def judges(scope: state.Scope) -> list[str]:
+    """The shells of which one will judge the stages of our script, for somebody who waits for none.
 
-    Args:
-        scope: ours.
-        candidates: those that will: `scope.awaited`, or all of `scope.sourcing` for somebody who
-            will not wait for them.
+    Which one cannot always be told before its wait script begins: subshells have the same text.
+
+    Raises:
+        LookupError: there was one, and it is dead; says so.
     """
-    for shell in scope.shells:
-        if _has_begun(scope, shell):
-            return shell
-    living = [s for s in candidates if script_shell.find(s, scope.proc)]
-    last = living or candidates
+    shells = scope.sourcing
+    if scope.orphans:
+        own = set(scope.orphans)
+        found = _adopter(scope)
+        shells = [found] if found else [s for s in shells if s not in own and _lives(scope, s)]
+        # A script that has no wait script may well have outlived who started it.
+        if not shells and (scope.sourcing or not own & set(scope.shells)):
+            raise LookupError(NOBODY_VOUCHES)
+    elif begun := _begun(scope):
+        shells = [begun]
+    if shells and not _lives(scope, shells[-1]):
+        raise LookupError("the shell of the script ended before it had judged all stages")
+    return [shell for shell in shells if _lives(scope, shell)]
+
+
+def _judge(scope: state.Scope) -> str | None:
+    """The shell that judges, for a sender: whose wait script has begun, or will while we wait."""
+    if begun := _begun(scope):
+        return begun
+    last = [s for s in scope.awaited if _lives(scope, s)] or scope.awaited
     return last[-1] if last else None
 
 
-def adopter(scope: state.Scope) -> str | None:
+def _begun(scope: state.Scope) -> str | None:
+    return next((shell for shell in scope.shells if _has_begun(scope, shell)), None)
+
+
+def _lives(scope: state.Scope, shell: str) -> bool:
+    return script_shell.find(shell, scope.proc) is not None
+
+
+def _adopter(scope: state.Scope) -> str | None:
     """The shell among whose stages an orphan is."""
     for shell in scope.shells:
         stage = f"{_verdicts(scope, shell)}/{shell}.stage."
@@ -102,7 +124,7 @@ def adopter(scope: state.Scope) -> str | None:
 
 def _will_begin(scope: state.Scope, shell: str) -> bool:
     """Has this shell's wait script yet to name its stages?"""
-    return not _has_begun(scope, shell) and script_shell.find(shell, scope.proc) is not None
+    return not _has_begun(scope, shell) and _lives(scope, shell)
 
 
 def _has_begun(scope: state.Scope, shell: str) -> bool:

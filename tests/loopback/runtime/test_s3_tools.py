@@ -15,7 +15,7 @@ import pytest
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import StorageError
-from punchlib.runtime import commit, state
+from punchlib.runtime import commit, pending
 from punchlib.runtime.s3_reader import ObjectReader
 from tests.support.ministack import MiniStack
 
@@ -316,7 +316,7 @@ def test_the_runner_commits_what_the_put_left(
         result = bash(job, env=s3_env | {"PUNCH_COMMIT": "runner"})
         assert (result.returncode, result.stderr) == (0, b"")
         assert bucket.get("out") == b"from before"
-        left = state.pending(str(tmp_path / "state"))
+        left = pending.uploads(str(tmp_path / "state"))
         finish(left[-1:], bucket.s3)
         assert bucket.get("out") == expected
         assert not bucket.uploads()

@@ -68,7 +68,7 @@ def put(
 def small() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(s3_put_piece, "LEAST", LEAST)
-        patch.setattr(s3_put, "_STEPS", SIZES)
+        patch.setattr(s3_put_piece, "_STEPS", SIZES)
         yield
 
 
@@ -86,7 +86,7 @@ def test_pieces_follow_one_another(pieces: list[bytes]) -> None:
 def test_a_piece_has_its_share_of_the_numbers() -> None:
     _, kept = put([b"a" * 64, b"b" * 64], of=MOST_PIECES)
     assert {number for number in kept if number < s3_put.MOST_PARTS} <= set(range(1, 21))
-    with pytest.raises(StorageError, match="of 9 parts takes"):
+    with pytest.raises(StorageError, match="than the 9 parts that it may have"):
         list(Piece(1, MOST_PIECES, os.open("/dev/zero", os.O_RDONLY)).body())
 
 

@@ -47,14 +47,6 @@ def test_a_marker_that_cannot_be_left_hides_no_failure(
     state.mark_failed("any", "reason")
 
 
-def test_pending_puts_are_kept_until_dropped(folder: Path) -> None:
-    upload: dict[str, object] = {"bucket": "b", "key": "k", "upload_id": "u", "parts": []}
-    state.add_pending(upload, str(folder))
-    assert state.pending(str(folder)) == [upload]
-    state.drop_pending(str(folder))
-    assert state.pending(str(folder)) == []
-
-
 def test_stages_of_one_script_share_a_folder_and_two_scripts_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

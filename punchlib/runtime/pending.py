@@ -1,0 +1,62 @@
+"""Multipart uploads that wait for their second step, recorded in state folders.
+
+An upload is a mapping: bucket, key, upload_id, and parts, which are None while it has only begun.
+One that several shells may settle, since nobody can tell yet which of them will, is recorded with
+each, and names their folders in `shared`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from punchlib.runtime import state
+
+
+def add(upload: dict[str, Any], folders: Sequence[str]) -> None:
+    """Records one that waits to be completed, or has begun.
+
+    Raises:
+        OSError: it cannot be recorded, so nobody would complete it, or abort it.
+    """
+    name = f"{time.time_ns()}-{os.getpid()}"
+    if len(folders) > 1:
+        upload = upload | {"shared": [Path(folder).name for folder in folders]}
+    for folder in folders:
+        # Written aside and renamed: a reader sees all of it or nothing.
+        new = Path(folder) / state.SPARE / name
+        state.write(str(new), json.dumps(upload).encode())
+        new.rename(Path(folder) / state.PENDING / f"{name}.json")
+
+
+def uploads(folder: str) -> list[dict[str, Any]]:
+    """The uploads as they were last recorded, oldest first."""
+    found = [json.loads(path.read_bytes()) for path in _records(folder)]
+    found.sort(key=lambda upload: upload["parts"] is not None)  # a clock may have been put back
+    return list({upload["upload_id"]: upload for upload in found}.values())
+
+
+def drop(folder: str) -> None:
+    """Forgets those of a folder, wherever they are: they were completed, or aborted."""
+    for upload in uploads(folder):
+        for shell in upload.get("shared", ()):
+            _forget(Path(folder).with_name(shell), upload["upload_id"])
+    for path in _records(folder):
+        path.unlink()
+
+
+def _records(folder: str | Path) -> list[Path]:
+    return sorted((Path(folder) / state.PENDING).iterdir())
+
+
+def _forget(folder: Path, upload_id: str) -> None:
+    try:
+        for path in _records(folder):
+            if json.loads(path.read_bytes())["upload_id"] == upload_id:
+                path.unlink()
+    except OSError:
+        return  # that script has ended, and its folder is gone

@@ -1,0 +1,97 @@
+"""Which shell settles a put, and what becomes of one whose shell is dead or not to be found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobtools import wait_until
+
+from .conftest import Bash
+from .test_s3_tools import Bucket, bucket
+
+__all__ = ["bucket"]
+
+SCRIPT = """
+mkfifo "$D/fifo"
+{{ bash -c 'echo begun; sleep 1; kill -PIPE $$' > "$D/fifo" & }}
+p=$!
+{{ {put} & }}
+p="$! $p"
+sleep {after}
+kill -9 $$
+source runtime/wait_for_output_and_sigpipe_rest.sh $p
+exit $internal_exec_status
+"""
+PUT = 'python3.9 aws/s3-put-object.py out "$D/fifo" $1'
+
+
+@pytest.mark.parametrize("state", ["given", "by hand"])
+@pytest.mark.parametrize("after", ["0", "0.6"])
+@pytest.mark.parametrize("put", [PUT, f"{{ {PUT}; }}", f"{{ {PUT} & }}; wait $!"])
+def test_no_object(
+    put: str, after: str, state: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    env = s3_env if state == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    result = bash(SCRIPT.format(put=put, after=after), env=env)
+    assert result.returncode == -9
+    assert bucket.get("out") is None, result.stderr
+    wait_until(lambda: not bucket.uploads())
+    assert b"the shell" in result.stderr
+
+
+SETTLED = {
+    # The inner shell has the text too, and never gets to the wait script.
+    "a foreground phase": "( {put} a & {put} b & wait )\n{rest}",
+    "a function in the background": "f() {{ {put} a & wait; }}\nf & p=$!\nwait $p\n{rest}",
+    "an inner script": "( {put} a & p=$!; {wait} $p; exit $internal_exec_status ); exit",
+    "both": "( {put} a & p=$!; {wait} $p )\n{put} b & p=$!\n{wait} $p\nexit $internal_exec_status",
+}
+
+
+@pytest.mark.parametrize("state", ["given", "by hand"])
+@pytest.mark.parametrize("how", SETTLED)
+def test_it_is_completed_once(
+    how: str, state: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    wait = "source runtime/wait_for_output_and_sigpipe_rest.sh"
+    script = 'put() { echo $1 | python3.9 aws/s3-put-object.py "$1" /dev/stdin; }\n'
+    rest = f"true & p=$!\n{wait} $p\nexit $internal_exec_status"
+    script += SETTLED[how].format(put="put", wait=wait, rest=rest)
+    env = s3_env if state == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    result = bash(script, env=env)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.get("a") == b"a\n"
+    wants_b = how in ("a foreground phase", "both")
+    assert bucket.get("b") == (b"b\n" if wants_b else None)
+    assert not bucket.uploads()
+
+
+ADOPTED = """
+import os, subprocess, sys
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os._exit(subprocess.run(["bash", "-c", "sleep 0.3; exec bash job.sh"]).returncode)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("state", ["given", "by hand"])
+def test_a_script_without_a_wait_script_that_was_adopted(
+    state: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    """`ssh HOST 'nohup bash job.sh &'`: its put has its own script's shell above it."""
+    (tmp_path / "work" / "job.sh").write_text(
+        'echo x >"$D/in"\n'
+        'python3.9 aws/s3-put-object.py a "$D/in" 2>"$D/said"\n'
+        'echo $? >"$D/status"\n'
+    )
+    (tmp_path / "work" / "adopted.py").write_text(ADOPTED)
+    env = s3_env if state == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    bash(f"{sys.executable} adopted.py", env=env)
+    wait_until(lambda: (tmp_path / "status").exists() and (tmp_path / "status").read_text())
+    assert ((tmp_path / "status").read_text(), (tmp_path / "said").read_bytes()) == ("0\n", b"")
+    assert bucket.get("a") == b"x\n"
