@@ -80,6 +80,10 @@ class Starter:
             (folder / f"{node.id}.sh").write_text(texts[node.name])
         if self.case.by_hand:
             env = self._environment(stack)
+            # All folders first: they share a disk that the first node may fill.
+            for node in scripts.nodes.values():
+                if "state" in self.case.way:
+                    self._state_of(node).mkdir(mode=0o700)
             for node in scripts.nodes.values():
                 self._start_by_hand(node, env)
         elif self.case.way == "job":
@@ -101,18 +105,23 @@ class Starter:
             env[engine_client.ENGINE] = stack.enter_context(self.world.own_engine(self.nonce))
         return env
 
+    @property
+    def _own_disk(self) -> bool:
+        return self.case.disk.startswith("state") or self.case.disk == "no-inodes"
+
+    def _state_of(self, node: Node) -> Path:
+        place = self.disk if self._own_disk else self.folder / node.name
+        return place / f"state-{node.name}"
+
     def _start_by_hand(self, node: Node, env: dict[str, str]) -> None:
         folder = self.folder / node.name
         for name in ("runtime", "aws"):
             (folder / name).symlink_to(self.world.top / name)
         script = f"{node.id}.sh" if self.case.relative else str(folder / f"{node.id}.sh")
         command = ["bash", script, FOLDER]
-        own_disk = self.case.disk.startswith("state") or self.case.disk == "no-inodes"
         if "state" in self.case.way:
-            state = (self.disk if own_disk else folder) / f"state-{node.name}"
-            state.mkdir(mode=0o700)
-            env = {**env, "PUNCH_STATE_DIR": str(state)}
-        elif own_disk:
+            env = {**env, "PUNCH_STATE_DIR": str(self._state_of(node))}
+        elif self._own_disk:
             bind = 'mount --bind "$0" /tmp && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", bind, str(self.disk), *command]
         with (folder / "stderr").open("wb") as stderr:
