@@ -132,7 +132,7 @@ def test_a_stream_that_fails_tells_a_peer_that_has_not_connected(world: World) -
 
 def test_many_at_once_share_the_watcher(world: World) -> None:
     async def main() -> None:
-        a, b = world.connector(), world.connector()
+        a, b = world.connector(timeout=60.0), world.connector(timeout=60.0)
         n = 32
         sends = [replace(SEND, key=f"k{i}") for i in range(n)]
         waiting = [asyncio.ensure_future(a.establish(s)) for s in sends]

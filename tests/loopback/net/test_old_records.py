@@ -150,8 +150,7 @@ def test_a_leftover_is_left_whatever_the_clock_says(world: World, wrong: float) 
     async def main() -> None:
         ghost = world.connector(wall=lambda: time.time() + wrong)
         doomed = asyncio.ensure_future(ghost.establish(RECV))
-        await asyncio.sleep(0.3)
-        left = world.store.records[Slot("k", "1")]
+        left = await registered(world)
         doomed.cancel()
         await asyncio.gather(doomed, return_exceptions=True)
         world.store.records[Slot("k", "1")] = left
