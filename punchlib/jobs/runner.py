@@ -261,8 +261,9 @@ class JobRunner:
     def _finish(self) -> None:
         uploads = self._uploads()
         whole = [upload for upload in uploads if upload["parts"] is not None]
+        ended = {upload["upload_id"] for upload in whole}
         for upload in uploads:
-            if upload["upload_id"] not in {u["upload_id"] for u in whole}:
+            if upload["upload_id"] not in ended:
                 raise StorageError(
                     f"the upload to {upload['key']} began, and no script says how it ended",
                     next_step="let the script wait for its put",

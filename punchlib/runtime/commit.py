@@ -54,7 +54,7 @@ def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
             continue
         parts = {"Parts": upload["parts"]}
         try:
-            s3.complete_multipart_upload(**_where(upload), MultipartUpload=parts)
+            s3.complete_multipart_upload(**where(upload), MultipartUpload=parts)
         except Exception as error:
             first = first or _translated(error, upload, "was not completed")
     if first:
@@ -70,7 +70,7 @@ def abort(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
     first: StorageError | None = None
     for upload in uploads:
         try:
-            s3.abort_multipart_upload(**_where(upload))
+            s3.abort_multipart_upload(**where(upload))
         except Exception as error:
             if is_code(error, "NoSuchUpload"):
                 continue
@@ -79,7 +79,8 @@ def abort(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
         raise first
 
 
-def _where(upload: Mapping[str, Any]) -> dict[str, Any]:
+def where(upload: Mapping[str, Any]) -> dict[str, str]:
+    """As S3 wants to hear which upload is meant."""
     return {"Bucket": upload["bucket"], "Key": upload["key"], "UploadId": upload["upload_id"]}
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -89,19 +89,11 @@ class Upload:
         self.parts: list[dict[str, Any]] = []
         self.s3 = s3
         self._md5 = md5
-        self._where = {"Bucket": bucket, "Key": key}
-        self._where["UploadId"] = upload_id or s3.create_multipart_upload(**self._where)["UploadId"]
-        #: Nobody else completes it, but anybody may abort it.
-        self.begun: dict[str, object] = {
-            "bucket": bucket,
-            "key": key,
-            "upload_id": self.id,
-            "parts": None,
-        }
-
-    @property
-    def id(self) -> str:
-        return self._where["UploadId"]
+        start = s3.create_multipart_upload
+        self.id = upload_id or str(start(Bucket=bucket, Key=key)["UploadId"])
+        #: Its record. Nobody completes it as long as it has no parts, but anybody may abort it.
+        self.begun = {"bucket": bucket, "key": key, "upload_id": self.id, "parts": None}
+        self._where = commit.where(self.begun)
 
     def send(self, numbered: Iterable[tuple[int, bytearray]]) -> None:
         """Uploads parts, a few at a time."""
@@ -124,10 +116,6 @@ class Upload:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-
-    def ended(self, parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
-        """What completing it needs, when these are all its parts."""
-        return self.begun | {"parts": list(parts)}
 
     def facts(self) -> dict[str, str | int]:
         """What there is to tell of it."""
@@ -197,9 +185,9 @@ def check_others(name: str) -> None:
         )
 
 
-def settle(upload: Upload, parts: Sequence[Mapping[str, object]]) -> None:
-    """Completes an upload of these parts, unless somebody after us does."""
-    whole = upload.ended(parts)
+def settle(upload: Upload) -> None:
+    """Completes an upload that has all its parts, unless somebody after us does."""
+    whole = {**upload.begun, "parts": upload.parts}
     if folders := commit.deferred():
         pending.add(whole, folders)
     else:
@@ -220,7 +208,7 @@ def put(fd: int, config: Config, bucket: str, key: str) -> None:
             upload.send([(1, bytearray())])  # there is no upload without a part
         check_others(upload.name)
         events.tell("upload.ended", upload.facts())
-        settle(upload, upload.parts)
+        settle(upload)
 
 
 def main(argv: Sequence[str]) -> int:

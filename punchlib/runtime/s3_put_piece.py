@@ -189,7 +189,7 @@ def put(fds: tuple[int, int | None, int | None], number: int, of: int, key: str)
         check_others(upload.name)
         events.tell("upload.ended", upload.facts())
         if number == of:
-            settle(upload, upload.parts)
+            settle(upload)
         else:
             after.tell(upload.parts)
 

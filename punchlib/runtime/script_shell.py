@@ -114,7 +114,7 @@ class Process:
         does the reader of a file that it was told to write (`tee FILE`, `sort -o FILE`, `of=FILE`).
 
         Args:
-            output: how the name of such a file ends, which nobody has open any more.
+            output: the last part of the path of such a file, which nobody has open any more.
             ours: the names of processes that leave word before they close anything.
         """
         if self._has_let_go_of_stdout():
@@ -163,7 +163,7 @@ class Process:
             return self._sleeps
 
     def _was_told(self, name: bytes) -> bool:
-        """Does an argument of it end with this name? Shells and wrappers have those of others."""
+        """Is an argument of it a path with this last part? Shells have those of other programs."""
         if self.program in (*_SHELLS, *_WRAPPERS):
             return False
         ends = (b"/" + name, b"=" + name)

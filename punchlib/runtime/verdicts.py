@@ -24,8 +24,9 @@ import os
 
 from punchlib.runtime import markers, script_shell, state
 
-#: Of a tool that began when the shell that had started it was dead.
-NOBODY_VOUCHES = "the shell that started it had ended: nobody vouches for it"
+#: Of a tool that began when the shell that had started it was dead; and of a script whose shell is.
+_NOBODY_VOUCHES = "the shell that started it had ended: nobody vouches for it"
+_NOT_JUDGED = "the shell of the script ended before it had judged all stages"
 
 
 class Standing(enum.Enum):
@@ -54,8 +55,8 @@ def standing(scope: state.Scope, output: bytes = b"") -> Standing:
         shell = _adopter(scope)
         if shell is None and any(_will_begin(scope, s) for s in scope.awaited):
             return Standing.WAITING
-        if shell is None and (scope.sourcing or not set(scope.orphans) & set(scope.shells)):
-            state.mark_failed("wait", NOBODY_VOUCHES)
+        if shell is None and _is_lost(scope):
+            state.mark_failed("wait", _NOBODY_VOUCHES)
     if shell is None:
         unsure = any(_will_begin(scope, s) for s in scope.sourcing)
         return Standing.UNSURE if unsure else Standing.SETTLED
@@ -70,7 +71,7 @@ def standing(scope: state.Scope, output: bytes = b"") -> Standing:
             return Standing.ENDING if ending else Standing.SETTLED
     if judging:
         return Standing.WAITING
-    state.mark_failed("wait", "the shell of the script ended before it had judged all stages")
+    state.mark_failed("wait", _NOT_JUDGED)
     return Standing.SETTLED
 
 
@@ -84,16 +85,15 @@ def judges(scope: state.Scope) -> list[str]:
     """
     shells = scope.sourcing
     if scope.orphans:
-        own = set(scope.orphans)
         found = _adopter(scope)
-        shells = [found] if found else [s for s in shells if s not in own and _lives(scope, s)]
-        # A script that has no wait script may well have outlived who started it.
-        if not shells and (scope.sourcing or not own & set(scope.shells)):
-            raise LookupError(NOBODY_VOUCHES)
+        others = [s for s in shells if s not in scope.orphans and _lives(scope, s)]
+        shells = [found] if found else others
+        if not shells and _is_lost(scope):
+            raise LookupError(_NOBODY_VOUCHES)
     elif begun := _begun(scope):
         shells = [begun]
     if shells and not _lives(scope, shells[-1]):
-        raise LookupError("the shell of the script ended before it had judged all stages")
+        raise LookupError(_NOT_JUDGED)
     return [shell for shell in shells if _lives(scope, shell)]
 
 
@@ -120,6 +120,14 @@ def _adopter(scope: state.Scope) -> str | None:
         if any(os.path.exists(stage + name) for name in scope.orphans):  # noqa: PTH110
             return shell
     return None
+
+
+def _is_lost(scope: state.Scope) -> bool:
+    """Was somebody to judge this orphan, as far as can be told?
+
+    A script that has no wait script may well have outlived who started it.
+    """
+    return bool(scope.sourcing) or set(scope.orphans).isdisjoint(scope.shells)
 
 
 def _will_begin(scope: state.Scope, shell: str) -> bool:

@@ -114,10 +114,11 @@ class Plan:
     def puts_pieces(self) -> bool:
         """The result is an object, and what the workers write, one after the other, is in it."""
         joins = self.gather.words or self.after or self.tail
-        bucket = (self.target or "").removeprefix(S3).partition("/")[0]
+        target = self.target or ""
+        bucket = target.removeprefix(S3).partition("/")[0]
         # A directory bucket takes consecutive part numbers only, and nobody knows how many there
         # will be before theirs.
-        takes = (self.target or "").startswith(S3) and not bucket.endswith("--x-s3")
+        takes = target.startswith(S3) and not bucket.endswith("--x-s3")
         return self.has_workers and not joins and takes
 
     @property
