@@ -1,8 +1,9 @@
 """Signals that raise an exception in the main thread: once, and for certain.
 
 Python raises what a signal handler raises wherever the main thread happens to be. In a finalizer or
-in a callback of the import system it cannot: it prints the exception there and goes on, and the
-signal is lost. Such an exception is raised again, a moment later.
+in a callback of the import system it cannot: it prints the exception there and goes on. Code in C
+may clear it, a callback of an event loop may log it. Then the signal would be lost, for those after
+it are ignored. So the exception is raised again until somebody handles it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     # Tools of a few milliseconds go through here.
     from collections.abc import Callable, Sequence
 
-#: Seconds until an exception that Python could not raise is raised again.
-AGAIN = 0.01
+#: Seconds until an exception that nobody handles is raised again.
+AGAIN = 0.1
 
 
 class Raising:
@@ -35,13 +36,14 @@ class Raising:
         self._error = error
         self._raised: BaseException | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Raising:
         self._usual_hook, sys.unraisablehook = sys.unraisablehook, self._not_raised
         self._before = {n: _signal.signal(n, self._stop) for n in self._numbers}
         self._before[_signal.SIGALRM] = _signal.signal(_signal.SIGALRM, self._again)
+        return self
 
     def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        self.settle()
         sys.unraisablehook = self._usual_hook
         for number, handler in self._before.items():
             _signal.signal(number, handler)
@@ -50,18 +52,28 @@ class Raising:
         if self._raised is not None and isinstance(error, Exception):
             raise self._raised
 
+    def settle(self) -> None:
+        """Says, while the exception is handled, that it is not to be raised again."""
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+
     def _stop(self, number: int, _: object) -> None:
         for each in self._numbers:
             _signal.signal(each, _signal.SIG_IGN)
         self._raised = self._error(number)
+        _signal.setitimer(_signal.ITIMER_REAL, AGAIN, AGAIN)
         raise self._raised
 
     def _not_raised(self, lost: sys.UnraisableHookArgs) -> None:
-        if self._raised is not None and lost.exc_value is self._raised:
-            _signal.setitimer(_signal.ITIMER_REAL, AGAIN)
-        else:
+        if self._raised is None or lost.exc_value is not self._raised:
             self._usual_hook(lost)
 
     def _again(self, _number: int, _frame: object) -> None:
-        if self._raised is not None:
+        if self._raised is not None and not self._is_handled():
             raise self._raised
+
+    def _is_handled(self) -> bool:
+        """Is the main thread in a handler or a clean-up that the exception has led to?"""
+        handled = sys.exc_info()[1]
+        while handled is not None and handled is not self._raised:
+            handled = handled.__cause__ or handled.__context__
+        return handled is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from punchlib.cli.interrupt import Interrupted, interruptible
 from punchlib.runtime import tool_edge
+from punchlib.signals import AGAIN
 
 
 class Finalized:
@@ -39,6 +42,52 @@ def test_it_is_raised(signum: int, where: str) -> None:
     assert caught.value.exit_code == 128 + signum
     assert went_on is (where == "in a finalizer")
     assert (signal.getsignal(signum), signal.getsignal(signal.SIGALRM)) == before
+
+
+def test_it_is_not_lost_where_somebody_swallows_it() -> None:
+    """As code in C does that clears what it does not expect."""
+    swallowed = 0
+    with pytest.raises(Interrupted) as caught, interruptible():
+        while True:
+            try:
+                if not swallowed:
+                    signal.raise_signal(signal.SIGINT)
+                time.sleep(30)
+            except Interrupted:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+    assert caught.value.exit_code == 130
+
+
+def test_a_callback_of_an_event_loop_does_not_swallow_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        loop.call_later(0.01, signal.raise_signal, signal.SIGTERM)
+        await asyncio.sleep(30)
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted), interruptible():
+        asyncio.run(main())
+    assert time.monotonic() - started < 10
+
+
+def test_it_is_not_raised_again_while_it_is_handled() -> None:
+    """Nor where what handles it handles another one meanwhile."""
+    done: list[bool] = []
+    with pytest.raises(Interrupted), interruptible():
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            time.sleep(3 * AGAIN)
+            try:
+                _ = 1 / len(done)
+            except ZeroDivisionError:
+                time.sleep(3 * AGAIN)
+            done.append(True)
+    assert done
 
 
 def test_it_is_not_taken_for_something_else() -> None:
