@@ -102,6 +102,9 @@ def run(
                 _knobs(env, route),
                 _result(job, result),
             )
+            for key, file in request.gets.items():
+                if file != storage.STDOUT:
+                    storage.check_target(file, f"--get {key}={file}")
             streams = bool(job.result) and request.result == storage.STDOUT
             if sum((json, events_too, streams, storage.STDOUT in request.gets.values())) > 1:
                 raise UsageError(

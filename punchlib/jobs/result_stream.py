@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 
 from punchlib.errors import StorageError
 from punchlib.jobs.launch import NodeLost
+from punchlib.jobs.new_file import NewFile
 from punchlib.jobs.storage import STDOUT
 from punchlib.node import scratch, tethered
 from punchlib.node.event_log import EventLog
@@ -60,8 +60,7 @@ class ResultStream:
     def __init__(self, connection: str, target: Path) -> None:
         self._connection = connection
         self._target = target
-        part = target.with_name(f"{target.name}.part-{secrets.token_hex(4)}")
-        self._part = None if target == STDOUT else part
+        self._file: NewFile | None = None
         self._error: OSError | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
@@ -72,7 +71,7 @@ class ResultStream:
     @property
     def spent(self) -> bool:
         """Something is out that cannot be taken back."""
-        return self._part is None and self.size > 0
+        return self._target == STDOUT and self.size > 0
 
     def run(self, event: Event) -> Result:
         received = time.time()
@@ -84,7 +83,7 @@ class ResultStream:
         except OSError as error:
             raise NodeLost(f"the result cannot be received: {error}") from error
         if self._error:
-            name = "stdout" if self._part is None else self._target
+            name = "stdout" if self._target == STDOUT else self._target
             raise NodeLost(f"{name} cannot be written: {self._error.strerror}")
         log.tell(NODE, "node.ended", {"punch.ended": script.ended.value})
         return Result((script,), False, tuple(log.kept), Clock(received, time.time()))
@@ -104,9 +103,9 @@ class ResultStream:
         Raises:
             StorageError: it cannot.
         """
-        if self._part:
+        if self._file:
             try:
-                self._part.rename(self._target)
+                self._file.keep()
             except OSError as error:
                 raise StorageError(f"{self._target} cannot be written: {error.strerror}") from error
         told: dict[str, object] = {"file": str(self._target), "bytes": self.size}
@@ -114,8 +113,8 @@ class ResultStream:
 
     def drop(self) -> None:
         """Takes the file away, unless it is kept."""
-        if self._part:
-            self._part.unlink(missing_ok=True)
+        if self._file:
+            self._file.drop()
 
     def _receive(self, event: Event, folder: Path, log: EventLog) -> ScriptResult:
         began = time.monotonic()
@@ -176,7 +175,8 @@ class ResultStream:
     def _copy(self, source: int) -> None:
         """From the FIFO to where it goes, until it ends or nobody wants more."""
         try:
-            with open(source, "rb", buffering=0) as pipe, self._open() as out:
+            with open(source, "rb", buffering=0) as pipe:
+                out = self._open()
                 while block := pipe.read(_BLOCK):
                     left = memoryview(block)
                     while left:
@@ -189,9 +189,10 @@ class ResultStream:
             self._error = error
 
     def _open(self) -> io.FileIO:
-        if self._part is None:
+        if self._target == STDOUT:
             return io.FileIO(1, "w", closefd=False)
-        return io.FileIO(self._part, "x")
+        self._file = NewFile(self._target)
+        return self._file.out
 
 
 def _waited(process: subprocess.Popen[bytes]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from punchlib.aws.errors import translate
 from punchlib.errors import StorageError, UsageError
+from punchlib.jobs.new_file import NewFile
 from punchlib.node.protocol import script_key
 
 #: Seconds between two words on how far a file is.
@@ -142,13 +142,12 @@ def download(
         progress = Transfer(f"getting {key}", int(answer["ContentLength"]), tell)
         if file == STDOUT:
             return _copy(body, sys.stdout.buffer, progress)
-        part = file.with_name(f"{file.name}.part-{secrets.token_hex(4)}")
+        new = NewFile(file)
         try:
-            with part.open("wb") as out:
-                size = _copy(body, out, progress)
-            part.rename(file)
+            size = _copy(body, new.out, progress)
+            new.keep()
         finally:
-            part.unlink(missing_ok=True)
+            new.drop()
         return size
 
 
@@ -179,7 +178,9 @@ def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:
 def _copy(body: Any, out: Any, progress: Transfer) -> int:
     size = 0
     for chunk in body.iter_chunks(1 << 20):
-        out.write(chunk)
+        left = memoryview(chunk)
+        while left:
+            left = left[out.write(left) :]
         size += len(chunk)
         progress(len(chunk))
     out.flush()

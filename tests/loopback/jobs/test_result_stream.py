@@ -110,6 +110,8 @@ def test_stdout_that_cannot_be_written(tmp_path: Path) -> None:
         (["--result", "job"], b"--result job is a folder"),
         (["--result", "none/out"], b"in one that does not exist"),
         (["--result", "a-fifo"], b"--result a-fifo is no regular file"),
+        (["--get", "k=/dev/null"], b"--get k=/dev/null is no regular file"),
+        (["--get", "k=none/out"], b"in one that does not exist"),
     ],
 )
 def test_where_it_cannot_go(args: list[str], said: bytes, tmp_path: Path) -> None:
