@@ -178,7 +178,8 @@ __punch_commands() {
             __punch_piped[${__punch_rest%% *}]=$__punch_pid
             __punch_pid=${__punch_rest%% *}
             __punch_rest=${__punch_rest#* }
-            __punch_text[__punch_pid]=${__punch_rest:24}
+            __punch_rest=${__punch_rest:24}
+            __punch_text[__punch_pid]=${__punch_rest#| } # where its state is not that of the one before
         elif [[ -n $__punch_pid ]]; then
             __punch_text[__punch_pid]+=$'\n'$__punch_line
         fi
@@ -188,7 +189,7 @@ __punch_commands() {
 # Sets __punch_harmless to 1 when status 1 of this command only means "nothing found" or "they
 # differ".
 __punch_one_is_harmless() {
-    builtin local __punch_word __punch_rest="${1#| } "
+    builtin local __punch_word __punch_rest="$1 "
     __punch_rest=${__punch_rest//[[:space:]]/ }
     __punch_harmless=''
     while [[ -n $__punch_rest ]]; do
