@@ -26,6 +26,13 @@ _PINGS_MISSED = 2.5
 _LOOKS = 3
 
 
+def machine_is_silent(seconds: float) -> PeerSilent:
+    """The error of a machine whose kernel has acknowledged nothing for so long."""
+    return PeerSilent(
+        f"the peer's machine is dead or unreachable: no acknowledgement for {seconds:g} s"
+    )
+
+
 class Signs(NamedTuple):
     """Signs of life, as a route knows them at one moment. Times are in seconds up to now.
 
@@ -61,17 +68,25 @@ class Liveness:
         now: in seconds, by any clock that does not jump.
         ping: an idle direction sends a PING this often; None where there are none, on the old wire
             and before the first frame.
+        idle_ping: the same while we listen; by default no other.
         silence: of a process whose machine answers; `Timing.silence` by default.
     """
 
     def __init__(
-        self, timing: Timing, now: float, *, ping: float | None, silence: float | None = None
+        self,
+        timing: Timing,
+        now: float,
+        *,
+        ping: float | None,
+        idle_ping: float | None = None,
+        silence: float | None = None,
     ) -> None:
         self._silence = timing.silence if silence is None else silence
         self._unanswered = timing.unanswered
         # Who was told to be less patient says so often enough for a peer that was told the same.
         self._ping = None if ping is None else min(ping, self._silence / 3)
-        self._period = min(ping or timing.ping, self._silence / 3, self._unanswered)
+        self._idle_ping = min(idle_ping or ping or 0.0, self._silence / 3)
+        self._period = min(idle_ping or ping or timing.ping, self._silence / 3, self._unanswered)
         self._due = now + self._period
         self._counted_from = now
         self._probed_from: float | None = None
@@ -92,18 +107,16 @@ class Liveness:
         silent = min(signs.waiting or 0.0, signs.heard, counted)
         unanswered = self._unanswered_for(now, signs, counted, silent)
         if unanswered >= self._unanswered:
-            raise PeerSilent(
-                "the peer's machine is dead or unreachable: no acknowledgement for "
-                f"{self._unanswered:g} s"
-            )
+            raise machine_is_silent(self._unanswered)
         if silent >= self._silence:
             alive = "the peer's machine answers, its process" if signs.kernel else "the peer"
             raise PeerSilent(f"{alive} has said nothing for {self._silence:g} s")
         pause, ping = self._period, False
         # What is on its way asks for an answer as well as any PING, and its age must show.
         if self._ping is not None and not signs.sending and not signs.outstanding:
-            ping = signs.sent >= self._ping
-            pause = min(pause, self._ping - (0.0 if ping else signs.sent))
+            often = self._ping if signs.waiting is None else self._idle_ping
+            ping = signs.sent >= often
+            pause = min(pause, often - (0.0 if ping else signs.sent))
         if unanswered:
             pause = min(pause, self._unanswered - unanswered)
         if self._probed_from is not None:

@@ -20,7 +20,10 @@ class Timing:
             give it up and begin anew would only make more for both to do.
         nomination_grace: one that is verified: the peer is there, and will say whether it takes it;
             or its connection ends, or its machine is found dead.
-        ping: an idle direction sends a PING this often.
+        ping: an idle direction sends a PING this often, by an end that does not listen: it passes
+            on to a slow reader, its window may be shut, and PINGs that stay away mean death.
+        idle_ping: the same by one that listens: there the kernel's keep-alive finds a dead machine,
+            and the PING says that the process lives and keeps the NATs' mappings.
         hasty_ping: the same to a peer of a release that took 10 s of silence for death.
         unanswered: a machine that has acknowledged nothing of what is due for so long is dead.
         silence: a process that has said nothing for so long is given up, though its machine answers
@@ -40,6 +43,7 @@ class Timing:
     peer_grace: float = 10.0
     nomination_grace: float = 60.0
     ping: float = 10.0
+    idle_ping: float = 30.0
     hasty_ping: float = 3.0
     unanswered: float = 15.0
     silence: float = 300.0

@@ -23,7 +23,7 @@ from punchlib.core.frames import (
     decode_header,
     encode_header,
 )
-from punchlib.core.liveness import Signs
+from punchlib.core.liveness import Signs, machine_is_silent
 from punchlib.errors import PeerNotVerified, PunchError, StreamBroken
 from punchlib.net import tls
 from punchlib.net.readiness import Readiness
@@ -40,6 +40,13 @@ _TCP_INFO = struct.Struct("=8B13I")
 #: own is 120 s, and it waits ever longer between probes of a shut window, also while each is
 #: answered: after minutes behind a slow reader a machine's death would show minutes later.
 ASKS_AGAIN_MS = 5000
+
+#: The kernel asks an idle peer for an acknowledgement after seconds, again after a pause of some,
+#: and ends the connection when it has asked so often in vain.
+KEEP_ALIVE_IDLE, KEEP_ALIVE_PAUSE, KEEP_ALIVE_PROBES = 6, 3, 3
+#: After which a connection that has ended without a word of the peer has ended for its silence.
+_SILENT = KEEP_ALIVE_IDLE + KEEP_ALIVE_PAUSE * KEEP_ALIVE_PROBES
+_TCP_CLOSE = 7
 
 #: How much payload is copied to join its header, so that both leave as one full TLS record.
 _JOINED = 16384 - HEADER_SIZE
@@ -136,8 +143,7 @@ class SocketChannel:
         return None if isinstance(self.sock, ssl.SSLSocket) else self
 
     def signs_of_life(self) -> Signs:
-        info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        numbers = _TCP_INFO.unpack(info)
+        numbers = self._tcp_info()
         now = asyncio.get_running_loop().time()
         since = self._ready.reading_since
         return Signs(
@@ -280,15 +286,38 @@ class SocketChannel:
             return tls.translate(error, verified=self.verified)
         if isinstance(self.sock, ssl.SSLSocket):
             tls.forget_errors()  # or our siblings would fail of it
+        if given_up := self._given_up():
+            return given_up
         return StreamBroken(f"the connection broke: {error.strerror or error} ({self.description})")
 
     def closed_by_peer(self) -> PunchError:
         """What an end of the connection means where more was due."""
+        if given_up := self._given_up():  # TLS reads an end where the kernel says ETIMEDOUT
+            return given_up
         if not self.verified:
             return PeerNotVerified(f"the peer turned us away ({self.description})")
         return StreamBroken(
             f"the peer closed the connection before the end of the stream ({self.description})"
         )
+
+    def _given_up(self) -> PunchError | None:
+        """The error of a connection that our kernel has ended, for it heard nothing; else None.
+
+        Whose peer has said an end is left in another state.
+        """
+        try:
+            numbers = self._tcp_info()
+        except OSError:
+            return None  # we have closed it
+        if numbers[0] != _TCP_CLOSE or numbers[20] < 1000 * (_SILENT - KEEP_ALIVE_PAUSE):
+            return None
+        error = machine_is_silent(_SILENT)
+        error.message += f" ({self.description})"
+        return error
+
+    def _tcp_info(self) -> tuple[int, ...]:
+        info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return _TCP_INFO.unpack(info)
 
 
 class _Frame:
@@ -328,9 +357,9 @@ def tune(sock: socket.socket) -> None:
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_PAUSE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, ASKS_AGAIN_MS)
 

@@ -332,8 +332,10 @@ class _Receiver(_End):
 def _alive(end: _End, timing: Timing) -> contextlib.AbstractAsyncContextManager[asyncio.TaskGroup]:
     """Both ends must live inside; yields the group for the stream's own tasks."""
     now = asyncio.get_running_loop().time()
-    ping = timing.ping if end.channel.patient else timing.hasty_ping
-    return watched(end.channel, Liveness(timing, now, ping=ping), end.ping)
+    ping, idle = timing.ping, timing.idle_ping
+    if not end.channel.patient:
+        ping = idle = timing.hasty_ping
+    return watched(end.channel, Liveness(timing, now, ping=ping, idle_ping=idle), end.ping)
 
 
 @contextlib.asynccontextmanager

@@ -21,9 +21,15 @@ STALLED = "the peer's machine answers, its process has said nothing for 300 s"
 class Watch:
     """Wakes up when it is due, or as late as it is told, and counts."""
 
-    def __init__(self, *, ping: float | None = TIMING.ping, silence: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ping: float | None = TIMING.ping,
+        idle_ping: float | None = None,
+        silence: float | None = None,
+    ) -> None:
         self.now = 1000.0
-        self.liveness = Liveness(TIMING, self.now, ping=ping, silence=silence)
+        self.liveness = Liveness(TIMING, self.now, ping=ping, idle_ping=idle_ping, silence=silence)
         self.looks = 0
         self.pings: list[float] = []
 
@@ -55,6 +61,36 @@ def test_an_idle_connection_costs_one_look_a_ping() -> None:
     watch.until(1000, signs)
     assert watch.pings == [10.0 * n for n in range(1, 101)]
     assert watch.looks == 100
+
+
+@pytest.mark.parametrize(("silence", "pause"), [(None, 30.0), (60.0, 20.0), (15.0, 5.0)])
+def test_who_listens_says_less(silence: float | None, pause: float) -> None:
+    """Its kernel's keep-alive asks as well, so it wakes up less."""
+    watch = Watch(idle_ping=TIMING.idle_ping, silence=silence)
+
+    def signs(now: float) -> Signs:
+        last = watch.pings[-1] if watch.pings else 0.0
+        return Signs(sent=now - last, waiting=1.0, heard=1.0, kernel=True, answered=1.0)
+
+    watch.until(300, signs)
+    assert watch.pings == pytest.approx([pause * n for n in range(1, int(300 / pause) + 1)])
+    assert watch.looks <= 2 * len(watch.pings)
+
+
+def test_who_does_not_listen_says_as_much_as_ever() -> None:
+    """Its reader is slow, its window may be shut: its PINGs are what tells that it lives."""
+    watch = Watch(idle_ping=TIMING.idle_ping)
+
+    def signs(now: float) -> Signs:
+        last = watch.pings[-1] if watch.pings else 0.0
+        return Signs(sent=now - last, waiting=None, heard=1.0, kernel=True, answered=1.0)
+
+    watch.until(300, signs)
+    # The first look of all does not know yet how it is.
+    assert [b - a for a, b in zip(watch.pings, watch.pings[1:], strict=False)] == [10.0] * (
+        len(watch.pings) - 1
+    )
+    assert len(watch.pings) >= 29
 
 
 def test_a_busy_connection_is_not_pinged() -> None:
