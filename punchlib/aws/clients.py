@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from typing import Any
 
 from punchlib.aws import errors
@@ -104,6 +105,8 @@ def _stamp(path: str) -> list[int]:
         found = os.stat(path)  # noqa: PTH116
     except OSError:
         return []
+    if stat.S_ISCHR(found.st_mode) or (stat.S_ISREG(found.st_mode) and not found.st_size):
+        return []  # /dev/null, an empty file: nothing is said there
     return [found.st_ino, found.st_mtime_ns, found.st_size]
 
 

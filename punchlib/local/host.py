@@ -107,6 +107,9 @@ def _stun(sockets: list[socket.socket]) -> None:
 
 
 def _engine(sockets: list[socket.socket]) -> None:
+    # Now, and not by an heir: the first tools of a job on one machine are those of S3.
+    import boto3  # noqa: F401
+
     from punchlib.runtime import engine
 
     engine.serve(sockets[0])
@@ -156,20 +159,13 @@ def serve(requests: socket.socket) -> None:
 
 
 def _import_everything() -> None:
-    """The forks share it. Not awslambdaric: its native part reads AWS_LAMBDA_RUNTIME_API, which
-    differs, when it is loaded; and it is small, but for its JSON."""
-    from punchlib.aws import clients
-    from punchlib.config import Config
+    """The forks share it. Not boto3: what a node does itself is done without."""
+    from punchlib.local import worker
 
-    clients.keep()
-    import simplejson  # type: ignore[import-untyped]  # noqa: F401
-
+    worker.import_runtime()
     import punchlib.node.ec2_handler
     import punchlib.node.lambda_handler  # noqa: F401
 
-    # Each worker fetches its script.
-    s3 = clients.client("s3", Config.from_env())
-    clients.rehearse(s3, "get_object", Bucket="bucket", Key="key")
     gc.collect()
     gc.freeze()  # what is shared stays shared
 

@@ -9,9 +9,11 @@ when to begin, and that ends when the runtime ends, so that the emulator sees a 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from punchlib.node import sandbox
 
 #: Seconds for the emulator to open its API once it has started a runtime.
 _API_TIME = 10.0
+#: awslambdaric's native part.
+_NATIVE = "runtime_client"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,18 @@ class Worker:
         return cls(**{**data, "view": sandbox.View(**data["view"])})
 
 
+def import_runtime() -> None:
+    """Imports awslambdaric, for the forks to share, without its native part.
+
+    That reads AWS_LAMBDA_RUNTIME_API, which is another for each worker, when it is loaded.
+    """
+    sys.modules[_NATIVE] = None  # type: ignore[assignment]  # an ImportError, which it provides for
+    try:
+        import awslambdaric.bootstrap  # noqa: F401
+    finally:
+        del sys.modules[_NATIVE]
+
+
 def run(worker: Worker) -> int:
     """The worker's first process, a fork of the host."""
     os.environ.update(worker.env)
@@ -72,12 +88,13 @@ def _runtime(worker: Worker) -> int:
         stdin=subprocess.DEVNULL,
     )
     os.environ["AWS_LAMBDA_RUNTIME_API"] = api
-    from awslambdaric import bootstrap
-    from awslambdaric.lambda_runtime_client import LambdaRuntimeClient
+    from awslambdaric import bootstrap, lambda_runtime_client
 
+    importlib.reload(lambda_runtime_client)  # now with its native part
     begin.read_bytes()  # until the first invocation
     _wait_for(worker.address, 9001)
-    bootstrap.run("punchlib.node.lambda_handler.handler", LambdaRuntimeClient(api, False))
+    client = lambda_runtime_client.LambdaRuntimeClient(api, False)
+    bootstrap.run("punchlib.node.lambda_handler.handler", client)
     return 0
 
 

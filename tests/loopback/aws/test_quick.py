@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -261,6 +263,17 @@ def test_what_is_unusual_is_for_boto3(
     assert quick.ordinary(config)
     monkeypatch.setenv(name, value)
     assert not quick.ordinary(config)
+
+
+def test_a_file_that_says_nothing_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The local cloud sees nothing of ~/.aws, and must start its nodes as AWS does."""
+    (tmp_path / "config").touch()
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    assert quick.ordinary(Config(region="eu-west-1"))
+    os.mkfifo(tmp_path / "fifo")  # what `AWS_CONFIG_FILE=<(…)` is
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "fifo"))
+    assert not quick.ordinary(Config(region="eu-west-1"))
 
 
 @pytest.mark.parametrize(
