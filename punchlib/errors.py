@@ -17,22 +17,32 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 
-
-class Cause(namedtuple("Cause", ("reason", "origin"), defaults=("",))):
+class Cause:
     """The first cause of a failure, as it travels from machine to machine.
 
-    Not a dataclass: their import takes twice what a `dgsh-tee` needs to start.
+    No dataclass and no named tuple: either's import takes a good part of the time and of the memory
+    that a `dgsh-tee` needs.
 
     Attributes:
         reason: as it was first said.
         origin: the node that said it first; "" where nobody named it.
     """
 
-    __slots__ = ()
-    reason: str
-    origin: str
+    __slots__ = ("origin", "reason")
+
+    def __init__(self, reason: str, origin: str = "") -> None:
+        self.reason = reason
+        self.origin = origin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cause) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"Cause({self.reason!r}, {self.origin!r})"
 
     def said_by(self, node: str) -> Cause:
         """The same, by this node where it is nobody's yet."""

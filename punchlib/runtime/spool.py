@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections import deque
 
 from punchlib.errors import PunchError
 from punchlib.runtime.pipes import CHUNK, PIPE_SIZE, splice_refused
+
+# As typing.TYPE_CHECKING, which takes 6 ms to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+else:
+    from _collections import deque  # the same; `collections` is a third of all that we import
 
 #: A spill file is given back to the disk as a whole, so there are many of this size.
 _FILE_SIZE = 256 << 20
