@@ -180,10 +180,16 @@ class StunClient:
 
         Servers close a STUN connection after some seconds, used or not, and the NAT forgets it
         soon after; the next connection from the port then gets a new mapping where ports are not
-        preserved. So each close is answered by another binding from the same port, at once.
+        preserved. So each close is answered by another binding from the same port, at once; where
+        there is a NAT.
         """
         loop = asyncio.get_running_loop()
         while port.keeper is not None:
+            if self._observer is not None and self._observer.without_nat:
+                port.anchor = port.anchor or sockets.punching_socket(port.local.port)
+                port.keeper.close()
+                port.keeper = None
+                break
             with contextlib.suppress(OSError):
                 while await loop.sock_recv(port.keeper, stun.MAX_MESSAGE):
                     continue

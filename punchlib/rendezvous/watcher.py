@@ -30,7 +30,7 @@ SLOWEST = 3.0
 READ_SHARE = 2.0
 
 #: Reads a second in the long run, and how many may come at once before that.
-RATE, BURST = 5.0, 100.0
+RATE, BURST = 4.0, 100.0
 #: Records that one read brings (DynamoDB's own limit).
 READ_SIZE = 100
 

@@ -151,6 +151,30 @@ def test_a_closed_keeper_is_opened_again() -> None:
     run(main)
 
 
+def test_without_a_nat_there_is_no_mapping_to_keep() -> None:
+    bindings: list[TransportAddress] = []
+
+    def honest(transaction: bytes, seen: TransportAddress) -> bytes:
+        bindings.append(seen)
+        return stun.binding_success(transaction, seen)
+
+    async def main() -> None:
+        async with server(honest, closes_after=0.2) as address:
+            client = StunClient([address], timeout=4.0)
+            port = await client.open_port()
+            keeping = asyncio.ensure_future(client.keep(port))
+            await asyncio.sleep(1.0)
+            assert not keeping.done()
+            assert len(bindings) == 1
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("0.0.0.0", port.local.port))
+            keeping.cancel()
+            port.close()
+            await client.close()
+
+    run(main)
+
+
 def test_a_new_mapping_is_noticed() -> None:
     mapped = [LIE]
 
