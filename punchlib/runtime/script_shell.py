@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
+#: The variable in which the wait script says whose it was: `PID-STARTTIME TIMES`.
+WAITED = b"PUNCH_WAITED"
 _SHELLS = (b"bash", b"sh", b"dash", b"ash", b"ksh", b"mksh", b"zsh", b"busybox", b"rbash")
 #: Programs that run one command for somebody else. Any other that starts tools has scripts of its
 #: own, and what is above it is another script.
@@ -94,17 +96,17 @@ class Process:
             return False
         return not self._at_terminal(0) or len(self._options()) + 1 < len(self.words)
 
-    def mentions(self, text: bytes) -> bool:
-        """Does the script that it reads hold this text?"""
+    def mentions(self, text: bytes) -> int:
+        """How often the script that it reads holds this text."""
         rest = self.words[len(self._options()) + 1 :]
         if not self.reads_file:
-            return text in b"\0".join(rest[:1])
+            return b"\0".join(rest[:1]).count(text)
         sources = [f"{self._folder}/fd/{fd}" for fd in _SCRIPT_FDS]
         if rest:
             path = rest[0].decode("utf-8", "surrogateescape")
             above = "root" if path.startswith("/") else "cwd"
             sources.append(f"{self._folder}/{above}/{path}")
-        return any(_holds(source, text) for source in sources)
+        return max(_occurrences(source, text) for source in sources)
 
     def is_ending(self, output: bytes = b"", ours: Container[str] = ()) -> bool:
         """Is it on its way to an end, or has something below it died, of which it will take notice?
@@ -203,6 +205,7 @@ class Lineage:
             ours. One without would only pass our failure on to what it does next.
         sourcing: those of `shells` whose text says that they will source the wait script.
         awaited: those of `sourcing` that get there while we run: we are in their background.
+        over: those of `shells` whose last wait script is behind them, and which wait for us.
         given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
         orphans: where the parents had ended before us, so that `shells` is a guess: our process
             and those above it that are left.
@@ -227,6 +230,7 @@ class Lineage:
         self.beyond = [s.name for s in shells[top:] if s.mentions(WAIT_SCRIPT)]
         self.sourcing = [s.name for s in sourcing]
         self.awaited = [s.name for s in sourcing if _in_background(s, chain)]
+        self.over = _over(shells[:top], chain)
         self.orphans = [p.name for p in orphans]
         self.given = next(filter(None, (s.state_dir() for s in shells[:top])), "")
 
@@ -280,6 +284,21 @@ def _sourcing(shells: list[Process]) -> tuple[int, int]:
         if shell.program in _SHELLS and shell.reads_file:
             break
     return 0, 0
+
+
+def _over(shells: list[Process], chain: list[Process]) -> list[str]:
+    """Which of these shells have the last wait script of their text behind them, and wait for us.
+
+    The wait script leaves its shell's name, and how often it was sourced there, in the environment.
+    """
+    name, _, times = posix.environ.get(WAITED, b"").decode("ascii", "replace").partition(" ")
+    shell = next((s for s in shells if s.name == name), None)
+    if shell is None or not times.isdecimal() or int(times) < shell.mentions(WAIT_SCRIPT):
+        return []
+    if _in_background(shell, chain):
+        return []
+    below = shells[: shells.index(shell)]
+    return [name, *(s.name for s in below if s.words == shell.words)]
 
 
 def _in_background(shell: Process, chain: list[Process]) -> bool:
@@ -366,9 +385,10 @@ def read(path: str) -> bytes:
         posix.close(fd)
 
 
-def _holds(path: str, text: bytes) -> bool:
+def _occurrences(path: str, text: bytes) -> int:
     try:
         # Never a FIFO: to open one may wait for ever, or take what is another's.
-        return posix.stat(path).st_mode & 0o170000 == _REGULAR and text in read(path)
+        is_file = posix.stat(path).st_mode & 0o170000 == _REGULAR
+        return read(path).count(text) if is_file else 0
     except OSError:
-        return False
+        return 0

@@ -48,6 +48,7 @@ class Scope:
         shells: the script's shells, nearest first (`script_shell.Process.name`).
         sourcing: those of them that will source the wait script.
         awaited: those of these that will while we run.
+        over: shells whose wait script comes no more: a stage of theirs is as one without any.
         beyond: by hand, the shells above: a failure is left with them too, and not read.
         orphans: where the shells are a guess, for the one that started us had ended before we
             looked: the processes that a shell must name as its stages to be ours.
@@ -66,6 +67,7 @@ class Scope:
         self.shells = line.shells
         self.sourcing = line.sourcing
         self.awaited = line.awaited
+        self.over = line.over
         self.beyond = line.beyond if by_hand else []
         self.orphans = line.orphans
         self.proc = proc
@@ -91,7 +93,7 @@ class Scope:
 
     def encode(self) -> str:
         """All but the paths, which another process may know under other names."""
-        names = (self.shells, self.sourcing, self.awaited, self.beyond, self.orphans)
+        names = (self.shells, self.sourcing, self.awaited, self.over, self.beyond, self.orphans)
         return "|".join(["hand" if self.by_hand else "given", *map(",".join, names)])
 
     @classmethod
@@ -100,7 +102,7 @@ class Scope:
         kind, *lists = text.split("|")
         out = cls.__new__(cls)
         out.place, out.by_hand, out.proc = place, kind == "hand", proc
-        out.shells, out.sourcing, out.awaited, out.beyond, out.orphans = (
+        out.shells, out.sourcing, out.awaited, out.over, out.beyond, out.orphans = (
             [name for name in names.split(",") if name] for names in lists
         )
         return out

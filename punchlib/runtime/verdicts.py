@@ -83,14 +83,14 @@ def judges(scope: state.Scope) -> list[str]:
     Raises:
         LookupError: there was one, and it is dead; says so.
     """
-    shells = scope.sourcing
+    shells = [shell for shell in scope.sourcing if shell not in scope.over]
     if scope.orphans:
         found = _adopter(scope)
         others = [s for s in shells if s not in scope.orphans and _lives(scope, s)]
         shells = [found] if found else others
         if not shells and _is_lost(scope):
             raise LookupError(_NOBODY_VOUCHES)
-    elif begun := _begun(scope):
+    elif (begun := _begun(scope)) and begun not in scope.over:
         shells = [begun]
     if shells and not _lives(scope, shells[-1]):
         raise LookupError(_NOT_JUDGED)

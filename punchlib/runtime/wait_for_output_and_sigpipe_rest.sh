@@ -509,6 +509,10 @@ __punch_main() {
     __punch_say begun
     __punch_wait
     __punch_settle
+    # For what this shell starts in the foreground from now on: nobody comes after it.
+    __punch_n=1
+    if [[ ${PUNCH_WAITED-} == "$__punch_shell "[123456789]* ]]; then __punch_n=$((${PUNCH_WAITED#* } + 1)); fi
+    builtin export PUNCH_WAITED="$__punch_shell $__punch_n"
     if [[ -n $__punch_traps ]]; then builtin eval "builtin $__punch_traps"; fi
     builtin eval "builtin ${__punch_limit:-trap - XFSZ}"
     if ((__punch_judged == __punch_count)); then internal_exec_status=$__punch_status; fi

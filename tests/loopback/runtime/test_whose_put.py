@@ -69,6 +69,37 @@ def test_it_is_completed_once(
     assert not bucket.uploads()
 
 
+AFTER = {
+    "one": "{wait} $p\nput a\n",
+    "one in a subshell": "{wait} $p\n( put a )\n",
+    # As before: the second one settles what is put before it, in the foreground or not.
+    "two": "{wait} $p\nput b\ntrue & p=$!\n{wait} $p\nput a\n",
+    "a failed one": "false & p=$!\n{wait} $p\nput a\n",
+}
+
+
+@pytest.mark.parametrize("state", ["given", "by hand"])
+@pytest.mark.parametrize("how", AFTER)
+def test_a_put_after_the_last_wait_script(
+    how: str, state: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    """Nobody would complete it: it does so itself, as in a script that has no wait script."""
+    wait = "source runtime/wait_for_output_and_sigpipe_rest.sh"
+    script = 'put() { echo $1 | python3.9 aws/s3-put-object.py "$1" /dev/stdin; }\ntrue & p=$!\n'
+    script += AFTER[how].format(wait=wait) + "exit $?"
+    env = s3_env if state == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    result = bash(script, env=env)
+    if how == "a failed one":
+        # What has failed in a folder that lasts is still there, and counts.
+        assert (result.returncode == 0) is (bucket.get("a") is not None)
+        assert (result.returncode == 0) is (state == "by hand")
+    else:
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert bucket.get("a") == b"a\n"
+        assert bucket.get("b") == (b"b\n" if how == "two" else None)
+    assert not bucket.uploads()
+
+
 ADOPTED = """
 import os, subprocess, sys
 if not os.fork():

@@ -26,7 +26,7 @@ class Script:
         self.shell, self.stage = (Process(p.pid).name for p in self.processes)
         state.adopt(
             state.Scope.decode(
-                f"given|{self.shell}|{self.shell}|{self.shell}||", str(folder), "/proc"
+                f"given|{self.shell}|{self.shell}|{self.shell}|||", str(folder), "/proc"
             )
         )
 
@@ -225,7 +225,7 @@ def test_who_was_told_to_write_the_fifo_that_has_ended(script: Script) -> None:
 def test_a_shell_that_may_be_about_to_judge(script: Script) -> None:
     """Or it waits for us: it is given a second."""
     unsure = state.Scope.decode(
-        f"given|{script.shell}|{script.shell}|||", state.scope().place, "/proc"
+        f"given|{script.shell}|{script.shell}||||", state.scope().place, "/proc"
     )
     state.adopt(unsure)
     assert waits()
