@@ -53,7 +53,7 @@ class Raising:
             raise self._raised
 
     def settle(self) -> None:
-        """Says, while the exception is handled, that it is not to be raised again."""
+        """Says, while the exception is handled or after that, that it is not to be raised again."""
         _signal.setitimer(_signal.ITIMER_REAL, 0)
 
     def _stop(self, number: int, _: object) -> None:
@@ -73,7 +73,13 @@ class Raising:
 
     def _is_handled(self) -> bool:
         """Is the main thread in a handler or a clean-up that the exception has led to?"""
-        handled = sys.exc_info()[1]
-        while handled is not None and handled is not self._raised:
-            handled = handled.__cause__ or handled.__context__
-        return handled is not None
+        seen: set[int] = set()
+        pending = [sys.exc_info()[1]]
+        while pending:
+            error = pending.pop()
+            if error is self._raised:
+                return True
+            if error is not None and id(error) not in seen:  # one may be its own cause
+                seen.add(id(error))
+                pending += [error.__cause__, error.__context__]
+        return False

@@ -35,6 +35,7 @@ class NewFile:
             OSError: it cannot have it.
         """
         fd = self.out.fileno()
+        os.close(os.dup(fd))  # on NFS only now it is known that there was room (close(2))
         if not os.fstat(fd).st_nlink:
             # With a folder to start from: only then is it linkat(), which follows this link.
             os.link(f"/proc/self/fd/{fd}", self._part, src_dir_fd=fd, follow_symlinks=True)

@@ -187,6 +187,8 @@ class ResultStream:
             self.reader_gone = True
         except OSError as error:
             self._error = error
+        except ValueError:  # nobody waits any more, and the file was dropped
+            return
 
     def _open(self) -> io.FileIO:
         if self._target == STDOUT:

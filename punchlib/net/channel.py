@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import fcntl
 import socket
 import ssl
@@ -286,7 +287,7 @@ class SocketChannel:
             return tls.translate(error, verified=self.verified)
         if isinstance(self.sock, ssl.SSLSocket):
             tls.forget_errors()  # or our siblings would fail of it
-        if given_up := self._given_up():
+        if error.errno == errno.ETIMEDOUT and (given_up := self._given_up()):
             return given_up
         return StreamBroken(f"the connection broke: {error.strerror or error} ({self.description})")
 

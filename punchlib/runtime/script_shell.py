@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import posix
 
+from punchlib.runtime import script_text
+
 # As typing.TYPE_CHECKING, which takes 6 ms to import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
 
 WAIT_SCRIPT = b"wait_for_output_and_sigpipe_rest.sh"
 #: The variable in which the wait script says whose it was: `PID-STARTTIME TIMES`.
@@ -96,17 +98,23 @@ class Process:
             return False
         return not self._at_terminal(0) or len(self._options()) + 1 < len(self.words)
 
-    def mentions(self, text: bytes) -> int:
-        """How often the script that it reads holds this text."""
+    def mentions(self, text: bytes) -> bool:
+        """Does the script that it reads hold this text?"""
+        return any(text in source for source in self.texts())
+
+    def texts(self) -> Iterator[bytes]:
+        """What it reads, as far as that can be read."""
         rest = self.words[len(self._options()) + 1 :]
         if not self.reads_file:
-            return b"\0".join(rest[:1]).count(text)
+            yield b"\0".join(rest[:1])
+            return
         sources = [f"{self._folder}/fd/{fd}" for fd in _SCRIPT_FDS]
         if rest:
             path = rest[0].decode("utf-8", "surrogateescape")
             above = "root" if path.startswith("/") else "cwd"
             sources.append(f"{self._folder}/{above}/{path}")
-        return max(_occurrences(source, text) for source in sources)
+        for source in sources:
+            yield _content(source)
 
     def is_ending(self, output: bytes = b"", ours: Container[str] = ()) -> bool:
         """Is it on its way to an end, or has something below it died, of which it will take notice?
@@ -143,15 +151,14 @@ class Process:
         mask = next((int(x.split()[1], 16) for x in lines if x.startswith(b"SigIgn:")), -1)
         return all(mask >> number - 1 & 1 for number in signals)
 
-    def state_dir(self) -> str:
-        """The PUNCH_STATE_DIR with which it was started."""
+    def variable(self, name: bytes) -> bytes:
+        """What this variable was when it was started, or became another program; b"" if nothing."""
         try:
             variables = read(f"{self._folder}/environ").split(b"\0")
         except OSError:
-            return ""
-        mark = b"PUNCH_STATE_DIR="
-        found = next((v for v in variables if v.startswith(mark)), mark)
-        return found[len(mark) :].decode("utf-8", "surrogateescape")
+            return b""
+        mark = name + b"="
+        return next((v for v in variables if v.startswith(mark)), mark)[len(mark) :]
 
     def _waits_for_something(self) -> bool:
         """Is it asleep, other than on its way out of wait()?
@@ -205,7 +212,7 @@ class Lineage:
             ours. One without would only pass our failure on to what it does next.
         sourcing: those of `shells` whose text says that they will source the wait script.
         awaited: those of `sourcing` that get there while we run: we are in their background.
-        over: those of `shells` whose last wait script is behind them, and which wait for us.
+        over: those of `shells` whose last wait script is certainly behind them.
         given: the PUNCH_STATE_DIR with which one of `shells` was started; "" where none was.
         orphans: where the parents had ended before us, so that `shells` is a guess: our process
             and those above it that are left.
@@ -230,9 +237,10 @@ class Lineage:
         self.beyond = [s.name for s in shells[top:] if s.mentions(WAIT_SCRIPT)]
         self.sourcing = [s.name for s in sourcing]
         self.awaited = [s.name for s in sourcing if _in_background(s, chain)]
-        self.over = _over(shells[:top], chain)
+        self.over = _over(shells[:top])
         self.orphans = [p.name for p in orphans]
-        self.given = next(filter(None, (s.state_dir() for s in shells[:top])), "")
+        given = next(filter(None, (s.variable(b"PUNCH_STATE_DIR") for s in shells[:top])), b"")
+        self.given = given.decode("utf-8", "surrogateescape")
 
 
 def lineage(proc: str = "/proc") -> Lineage:
@@ -286,19 +294,29 @@ def _sourcing(shells: list[Process]) -> tuple[int, int]:
     return 0, 0
 
 
-def _over(shells: list[Process], chain: list[Process]) -> list[str]:
-    """Which of these shells have the last wait script of their text behind them, and wait for us.
+def _over(shells: list[Process]) -> list[str]:
+    """Which of these shells certainly have the last wait script of their text behind them.
 
     The wait script leaves its shell's name, and how often it was sourced there, in the environment.
+    In doubt there is one more to come: to complete a put too early could be wrong bytes.
     """
-    name, _, times = posix.environ.get(WAITED, b"").decode("ascii", "replace").partition(" ")
+    name, times = _waited(posix.environ.get(WAITED, b""))
     shell = next((s for s in shells if s.name == name), None)
-    if shell is None or not times.isdecimal() or int(times) < shell.mentions(WAIT_SCRIPT):
+    if shell is None:
         return []
-    if _in_background(shell, chain):
+    before, already = _waited(shell.variable(WAITED))  # it may have become this script by `exec`
+    if before == name:
+        times -= already
+    text = max(shell.texts(), key=len, default=b"") if shell.reads_file else b""
+    if not times or script_text.times_sourced(text, WAIT_SCRIPT) != times:
         return []
     below = shells[: shells.index(shell)]
     return [name, *(s.name for s in below if s.words == shell.words)]
+
+
+def _waited(text: bytes) -> tuple[str, int]:
+    name, _, times = text.decode("ascii", "replace").partition(" ")
+    return name, int(times) if times.isdecimal() else 0
 
 
 def _in_background(shell: Process, chain: list[Process]) -> bool:
@@ -385,10 +403,9 @@ def read(path: str) -> bytes:
         posix.close(fd)
 
 
-def _occurrences(path: str, text: bytes) -> int:
+def _content(path: str) -> bytes:
     try:
         # Never a FIFO: to open one may wait for ever, or take what is another's.
-        is_file = posix.stat(path).st_mode & 0o170000 == _REGULAR
-        return read(path).count(text) if is_file else 0
+        return read(path) if posix.stat(path).st_mode & 0o170000 == _REGULAR else b""
     except OSError:
-        return 0
+        return b""

@@ -49,6 +49,7 @@ def run(component: str, body: Callable[[], int]) -> int:
     # What comes after it is too late for us: under the engine our caller's leaving is a SIGTERM.
     with Raising(tuple(_ENDING), Terminated) as ending:
         status = _run(component, body, ending)
+        ending.settle()  # also where something else has failed because of it
         state.end(component, status)
         events.tell_stage_ended(component, status)
         return status

@@ -518,7 +518,7 @@ __punch_main() {
     if ((__punch_judged == __punch_count)); then internal_exec_status=$__punch_status; fi
 }
 
-# Puts back the options that were changed above, and forgets all names but the status.
+# Puts back the options that were changed above, and forgets all names but the status and PUNCH_WAITED.
 __punch_restore() {
     builtin local __punch_option __punch_saved="$__punch_before"
     builtin unset __punch_before

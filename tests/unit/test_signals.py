@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from punchlib.cli.interrupt import Interrupted, interruptible
-from punchlib.runtime import tool_edge
+from punchlib.errors import PunchError
+from punchlib.runtime import state, tool_edge
 from punchlib.signals import AGAIN
 
 
@@ -88,6 +89,42 @@ def test_it_is_not_raised_again_while_it_is_handled() -> None:
                 time.sleep(3 * AGAIN)
             done.append(True)
     assert done
+
+
+def test_an_exception_that_is_its_own_cause_is_no_trap() -> None:
+    """`raise translate(error) or error from error`, where there is nothing to translate."""
+    error = TypeError("made of it in C")
+    error.__cause__ = error
+    with pytest.raises(Interrupted), interruptible():
+        try:
+            with contextlib.suppress(Interrupted):
+                signal.raise_signal(signal.SIGTERM)
+            raise error
+        except TypeError:
+            time.sleep(30)  # nothing says that this is its clean-up
+
+
+def test_a_tool_that_fails_of_it_says_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUNCH_STATE_DIR", str(tmp_path / "state"))
+    end = state.end
+
+    def slowly(component: str, status: int) -> None:
+        time.sleep(3 * AGAIN)
+        end(component, status)
+
+    monkeypatch.setattr(state, "end", slowly)
+
+    def body() -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except tool_edge.Terminated:
+            raise PunchError("what it was doing has failed") from None
+        return 0
+
+    assert tool_edge.run("tool", body) == 1
+    assert list((tmp_path / "state/running").iterdir()) == []
 
 
 def test_it_is_not_taken_for_something_else() -> None:

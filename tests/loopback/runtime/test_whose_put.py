@@ -69,12 +69,14 @@ def test_it_is_completed_once(
     assert not bucket.uploads()
 
 
+WAIT = "source runtime/wait_for_output_and_sigpipe_rest.sh"
+A, B = (f"echo {key} | python3.9 aws/s3-put-object.py {key} /dev/stdin" for key in "ab")
 AFTER = {
-    "one": "{wait} $p\nput a\n",
-    "one in a subshell": "{wait} $p\n( put a )\n",
-    # As before: the second one settles what is put before it, in the foreground or not.
-    "two": "{wait} $p\nput b\ntrue & p=$!\n{wait} $p\nput a\n",
-    "a failed one": "false & p=$!\n{wait} $p\nput a\n",
+    "one": f"true & p=$!\n{WAIT} $p\n{A}\n",
+    "one in a subshell": f"true & p=$!\n{WAIT} $p\n( {A} )\n",
+    "one in the background": f"true & p=$!\n{WAIT} $p\n{A} &\nwait $!\n",
+    "two, and one between": f"true & p=$!\n{WAIT} $p\n{B}\ntrue & p=$!\n{WAIT} $p\n{A}\n",
+    "a failed one": f"false & p=$!\n{WAIT} $p\n{A}\n",
 }
 
 
@@ -84,11 +86,8 @@ def test_a_put_after_the_last_wait_script(
     how: str, state: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str]
 ) -> None:
     """Nobody would complete it: it does so itself, as in a script that has no wait script."""
-    wait = "source runtime/wait_for_output_and_sigpipe_rest.sh"
-    script = 'put() { echo $1 | python3.9 aws/s3-put-object.py "$1" /dev/stdin; }\ntrue & p=$!\n'
-    script += AFTER[how].format(wait=wait) + "exit $?"
     env = s3_env if state == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
-    result = bash(script, env=env)
+    result = bash(f"{AFTER[how]}exit $?", env=env)
     if how == "a failed one":
         # What has failed in a folder that lasts is still there, and counts.
         assert (result.returncode == 0) is (bucket.get("a") is not None)
@@ -96,7 +95,36 @@ def test_a_put_after_the_last_wait_script(
     else:
         assert (result.returncode, result.stderr) == (0, b"")
         assert bucket.get("a") == b"a\n"
-        assert bucket.get("b") == (b"b\n" if how == "two" else None)
+        assert bucket.get("b") == (b"b\n" if how == "two, and one between" else None)
+    assert not bucket.uploads()
+
+
+DIES = "bash -c 'sleep 0.5; kill -9 $$' & p=$!"
+BETWEEN = {
+    "by a variable": f"w={WAIT[7:]}\n. $w $p\n{DIES}\n{B}\n. $w $p\n",
+    "in a function": f'finish() {{\n{WAIT} "$@"\n}}\nfinish $p\n{DIES}\n{B}\nfinish $p\n',
+    "in a loop": f"for i in 1 2; do\n{WAIT} $p\n{DIES}\n{B}\ndone\n{WAIT} $p\n",
+    "by what is sourced": f". ./lib\n{DIES}\n{B}\n. ./lib\n",
+    "by what is sourced, and here": f". ./lib\n{DIES}\n{B}\n{WAIT} $p\n",
+    "after an exec": f"{WAIT} $p\nexec bash next.sh\n",
+    "under eval": f"{WAIT} $p\n{DIES}\n{B}\neval '{WAIT} $p'\n",
+    "once more, from the background": f"{WAIT} $p\n{DIES}\n( {B} ) &\nwait $!\n{WAIT} $p\n",
+}
+
+
+@pytest.mark.parametrize("how", BETWEEN)
+def test_a_put_before_another_wait_script_waits_for_it(
+    how: str, bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    """A stage of the second one dies, which nobody but that will know."""
+    files = f"echo '{WAIT} $p' >lib\ncat >next.sh <<END\n{DIES}\n{B}\n{WAIT} \\$p\nexit 9\nEND\n"
+    files = files.replace("$$", "\\$\\$").replace("$!", "\\$!")
+    result = bash(
+        f"{files}true & p=$!\n{BETWEEN[how]}exit $internal_exec_status",
+        env=s3_env | {"PUNCH_STATE_DIR": ""},
+    )
+    assert result.returncode != 0
+    assert bucket.get("b") is None, result.stderr
     assert not bucket.uploads()
 
 
