@@ -58,7 +58,6 @@ ELSEWHERE = {
     "local/worker.py": "loopback/local/test_isolation.py",
     "local/workers.py": "loopback/jobs/test_failures.py",
     "net/attempt.py": "loopback/net/test_connector.py",
-    "net/channel.py": "loopback/stream/test_whole.py",
     "net/verifying.py": "loopback/stream/test_security.py",
     "net/connection.py": "loopback/net/test_connector.py",
     "net/establishing.py": "unit/core/test_agreement.py",
