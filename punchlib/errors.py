@@ -36,10 +36,12 @@ class Cause:
         self.origin = origin
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Cause) and repr(self) == repr(other)
+        if not isinstance(other, Cause):
+            return False
+        return (self.reason, self.origin) == (other.reason, other.origin)
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash((self.reason, self.origin))
 
     def __repr__(self) -> str:
         return f"Cause({self.reason!r}, {self.origin!r})"

@@ -144,7 +144,8 @@ def download(
             return _copy(body, sys.stdout.buffer, progress)
         new = NewFile(file)
         try:
-            size = _copy(body, new.out, progress)
+            with open(new.out.fileno(), "wb", closefd=False) as out:
+                size = _copy(body, out, progress)
             new.keep()
         finally:
             new.drop()
@@ -178,9 +179,7 @@ def delete_prefix(s3: Any, bucket: str, prefix: str) -> None:
 def _copy(body: Any, out: Any, progress: Transfer) -> int:
     size = 0
     for chunk in body.iter_chunks(1 << 20):
-        left = memoryview(chunk)
-        while left:
-            left = left[out.write(left) :]
+        out.write(chunk)
         size += len(chunk)
         progress(len(chunk))
     out.flush()

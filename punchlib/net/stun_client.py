@@ -120,6 +120,9 @@ class StunClient:
                     failures.append("TCP: no answer in time")
                 else:
                     local = TransportAddress(keeper.getsockname()[0], port)
+                    if self._observer is not None and self._observer.without_nat:
+                        keeper.close()  # there is no mapping to keep
+                        return PunchPort(local, mapped, None, anchor)
                     anchor.close()
                     return PunchPort(local, mapped, keeper)
                 mapped = await self._over_udp(port, failures)
@@ -180,16 +183,10 @@ class StunClient:
 
         Servers close a STUN connection after some seconds, used or not, and the NAT forgets it
         soon after; the next connection from the port then gets a new mapping where ports are not
-        preserved. So each close is answered by another binding from the same port, at once; where
-        there is a NAT.
+        preserved. So each close is answered by another binding from the same port, at once.
         """
         loop = asyncio.get_running_loop()
         while port.keeper is not None:
-            if self._observer is not None and self._observer.without_nat:
-                port.anchor = port.anchor or sockets.punching_socket(port.local.port)
-                port.keeper.close()
-                port.keeper = None
-                break
             with contextlib.suppress(OSError):
                 while await loop.sock_recv(port.keeper, stun.MAX_MESSAGE):
                     continue

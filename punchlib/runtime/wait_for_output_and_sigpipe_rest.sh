@@ -509,7 +509,7 @@ __punch_main() {
     __punch_say begun
     __punch_wait
     __punch_settle
-    # For what this shell starts in the foreground from now on: nobody comes after it.
+    # For the puts that this shell starts from now on: is anybody to come after them?
     __punch_n=1
     if [[ ${PUNCH_WAITED-} == "$__punch_shell "[123456789]* ]]; then __punch_n=$((${PUNCH_WAITED#* } + 1)); fi
     builtin export PUNCH_WAITED="$__punch_shell $__punch_n"
