@@ -204,9 +204,12 @@ def test_who_was_told_to_write_the_fifo_that_has_ended(script: Script) -> None:
     """`tee FIFO` has yet to say how all went; ours say that before they close."""
     program = [sys.executable, "-c", "import time; time.sleep(600)", "-o", "out/#fifo1"]
     script.processes.append(subprocess.Popen(program))
-    stage = Process(script.processes[-1].pid)
+    pid = script.processes[-1].pid
+    # In the midst of its exec it has no command line yet, and a Process keeps what it has read.
+    wait_until(lambda: Process(pid).is_ending(b"#fifo1"))
+    stage = Process(pid)
     script.say(f"stage.{stage.name}", "begun")
-    wait_until(lambda: stage.is_ending(b"#fifo1"))
+    assert stage.is_ending(b"#fifo1")
     assert not stage.is_ending(b"#fifo2")
     assert not stage.is_ending(b"#fifo1", {stage.name})
 
