@@ -153,6 +153,8 @@ class Stream:
             self._fd = -1
 
     async def _abandon(self) -> None:
+        # The pump may read the pipe's end before the cancellation reaches it: that is no END.
+        self._failure = self._failure or Cause("the sender was stopped")
         self._close_pipe()
         self._pump.cancel()
         await asyncio.gather(self._pump, return_exceptions=True)

@@ -164,12 +164,18 @@ def _leave_to_an_heir(listener: socket.socket, renew: Callable[[], None]) -> Non
         _import_the_rest()
         renew()  # what lies ready for the next fork is its own
         theirs.send(b"!")
+        theirs.close()
         _serve(listener, renew)
     theirs.close()
     with ours:
+        try:
+            # What it forks may outlive it, and has all its sockets: only the kernel can tell.
+            alive = os.pidfd_open(heir)
+        except OSError:
+            return  # it is dead, or has nobody to tell that it is ready and ends: we go on
         _serve(listener, renew, until=ours)
-        while ours.recv(1):  # now it is there; and then it no longer is
-            continue
+    select.select([alive], [], [])
+    os.close(alive)
 
 
 def _import_the_rest() -> None:
@@ -225,6 +231,8 @@ def _hung_up(connection: socket.socket) -> bool:
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
+    except OSError:
+        return True  # a reset: it has died with something unread
 
 
 def _child(connection: socket.socket) -> None:
@@ -235,8 +243,8 @@ def _child(connection: socket.socket) -> None:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         request = receive(connection)
-        connection.send(TAKEN)
-        enter(request)
+        enter(request)  # what fails before this byte, the caller does by itself
+        _take_on(connection)
         tool = request.tool
         _die_with(connection)
         code = catalogue.load(request.tool)(request.argv)
@@ -253,8 +261,16 @@ def _child(connection: socket.socket) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         with contextlib.suppress(OSError):
-            connection.send(bytes([code & 0xFF]))
+            if tool:
+                connection.send(bytes([code & 0xFF]))
         os._exit(code & 0xFF)
+
+
+def _take_on(connection: socket.socket) -> None:
+    try:
+        connection.send(TAKEN)
+    except OSError:
+        raise CallerLeftError from None
 
 
 def receive(connection: socket.socket) -> Request:
@@ -297,14 +313,15 @@ def _with_path(argument: str, path: str, fd: int) -> str:
 
 def enter(request: Request) -> None:
     """Takes on the caller's streams, folder and environment."""
-    for target, fd in enumerate(request.fds[:3]):
-        os.dup2(fd, target)
-        os.close(fd)
     os.fchdir(request.fds[3])
     os.environ.clear()
     os.environ.update(request.environment)
     place, proc = (f"/proc/self/fd/{fd}" for fd in request.fds[4:6])
     state.adopt(state.Scope.decode(os.environ.pop(engine_client.SCOPE), place, proc))
+    # Last: what goes wrong before is for our own log, for the caller does without us.
+    for target, fd in enumerate(request.fds[:3]):
+        os.dup2(fd, target)
+        os.close(fd)
 
 
 def _die_with(connection: socket.socket) -> None:

@@ -40,10 +40,15 @@ def served(base: dict[str, str]) -> Iterator[dict[str, str]]:
         yield base | {"PUNCH_ENGINE": name}
 
 
-def put(env: dict[str, str], tmp_path: Path) -> subprocess.CompletedProcess[bytes]:
+def put_command(tmp_path: Path) -> list[str]:
     """A tool that needs no network: s3-put to /dev/null reads its source to the end."""
     tool = tmp_path / "top/aws/s3-put-object.py"
-    command = [sys.executable, str(tool), "/dev/null", "/dev/stdin"]
+    return [sys.executable, str(tool), "/dev/null", "/dev/stdin"]
+
+
+def put(env: dict[str, str], tmp_path: Path, *wrapper: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs it to its end, by another program if one is given."""
+    command = [*wrapper, *put_command(tmp_path)]
     return subprocess.run(command, env=env, input=b"data", capture_output=True, timeout=60)
 
 
@@ -55,18 +60,32 @@ def connect(env: dict[str, str]) -> socket.socket:
 
 def engine_pid(env: dict[str, str]) -> int:
     """The child of ours that listens under the name in this environment."""
+    (found,) = (pid for pid in children(os.getpid()) if listens(pid, env))
+    return found
+
+
+def heir_pid(env: dict[str, str]) -> int:
+    """Who serves in its place from when it has had time to import boto3."""
+    parent = engine_pid(env)
+    wait_until(lambda: any(listens(pid, env) for pid in children(parent)))
+    (found,) = (pid for pid in children(parent) if listens(pid, env))
+    return found
+
+
+def listens(pid: int, env: dict[str, str]) -> bool:
+    """Does that process hold the engine's listener?"""
     name = f" @{env['PUNCH_ENGINE']}"
     known = Path("/proc/net/unix").read_text().splitlines()
     # Listening, not accepted: the flag is __SO_ACCEPTCON.
     listening = (x.split() for x in known if x.endswith(name) and x.split()[3] == "00010000")
     sockets = {f"socket:[{fields[6]}]" for fields in listening}
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    (found,) = (
-        pid
-        for pid in map(int, children)
-        if sockets & {fd.readlink().name for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    )
-    return found
+    with contextlib.suppress(FileNotFoundError):
+        return bool(sockets & {fd.readlink().name for fd in Path(f"/proc/{pid}/fd").iterdir()})
+    return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def up(env: dict[str, str], tmp_path: Path) -> int:
@@ -176,6 +195,44 @@ def test_a_full_table_of_descriptors_neither_ends_it_nor_makes_it_spin(
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
         assert put(served, tmp_path).returncode == 0
     assert engine_pid(served) == pid
+
+
+def test_its_heir_may_be_killed_while_a_tool_runs(served: dict[str, str], tmp_path: Path) -> None:
+    """What the heir had forked held what told its death; all later calls hung as long."""
+    parent, heir = up(served, tmp_path), heir_pid(served)
+    with contextlib.ExitStack() as tools:
+
+        def by_the_heir() -> subprocess.Popen[bytes] | None:
+            before = [*children(heir), *children(parent)]
+            tool = subprocess.Popen(put_command(tmp_path), env=served, stdin=subprocess.PIPE)
+            tools.callback(tool.communicate, timeout=30)
+            # Until the heir is ready the engine forks.
+            wait_until(lambda: len([*children(heir), *children(parent)]) > len(before))
+            return tool if children(heir) else None
+
+        running = wait_until(by_the_heir)
+        os.kill(heir, signal.SIGKILL)
+        assert put(served, tmp_path).returncode == 0
+        assert running.poll() is None
+    assert running.returncode == 0
+
+
+def test_its_store_may_die_with_a_question_unread() -> None:
+    """The kernel says that by a reset where others end; it ended the engine."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        assert not engine._hung_up(ours)
+        ours.send(b"a question")
+        theirs.close()
+        assert engine._hung_up(ours)
+
+
+def test_what_it_cannot_enter_the_caller_does(served: dict[str, str], tmp_path: Path) -> None:
+    """It had said that it does; then the call failed without a marker."""
+    up(served, tmp_path)
+    # Nothing can take on a variable without a name.
+    done = put(served, tmp_path, "env", "=x")
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
