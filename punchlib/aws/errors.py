@@ -25,12 +25,7 @@ def translate(
         what: names the object in the message, for instance "s3://bucket/key".
         kind: the class of our error.
     """
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
+    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
     if isinstance(error, ClientError):
         code = code_of(error)
@@ -40,7 +35,7 @@ def translate(
     elif isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         code, message = "", f"{what}: no AWS credentials ({error})"
         step = _CREDENTIALS
-    elif isinstance(error, BotoCoreError):
+    elif is_transient(error):
         code, message = "", f"{what}: {error}"
         step = "check the network, AWS_REGION and AWS_ENDPOINT_URL"
     else:

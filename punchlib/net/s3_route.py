@@ -117,10 +117,10 @@ class S3Route:
                 if errors.is_code(error, "NoSuchKey", "404"):
                     return None
                 what = f"S3 route: {operation} in bucket {self.bucket} failed"
-                ours = errors.translate(error, what)
-                if ours is None:
-                    raise
                 if not errors.is_transient(error) or time.monotonic() > give_up:
+                    ours = errors.translate(error, what)
+                    if ours is None:
+                        raise
                     if errors.is_code(error, "AccessDenied", "403"):
                         ours.next_step = (
                             "allow s3:GetObject, PutObject and DeleteObject on "
@@ -251,7 +251,12 @@ class S3Channel:
         self._delete(name)
 
     async def flush(self) -> None:
-        await self._idle.wait()
+        # What fills the window leaves when the peer takes it: its silence counts here, too.
+        before, self._waiting_since = self._waiting_since, self._loop.time()
+        try:
+            await self._idle.wait()
+        finally:
+            self._waiting_since = before
         if self._trouble is not None:
             raise self._trouble
 
@@ -291,8 +296,9 @@ class S3Channel:
                 self._written += 1
                 if not self._outgoing:
                     self._idle.set()
-        except (StorageError, StreamBroken) as exc:
-            self._trouble = exc
+        except Exception as exc:
+            # Whatever it was: whoever sends or flushes would wait for us for ever.
+            self._trouble = exc if isinstance(exc, PunchError) else _unforeseen(exc)
             self._room.set()
             self._idle.set()
 
@@ -306,3 +312,9 @@ class S3Channel:
         task = self._loop.create_task(self._route.call("delete_object", Key=name))
         self._deleting.add(task)
         task.add_done_callback(self._deleting.discard)
+
+
+def _unforeseen(error: Exception) -> StorageError:
+    ours = StorageError(f"S3 route: cannot upload: {type(error).__name__}: {error}")
+    ours.__cause__ = error
+    return ours
