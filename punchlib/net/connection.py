@@ -11,6 +11,7 @@ from punchlib.config import Route
 from punchlib.core.events import Spec
 from punchlib.core.handshake import Terms
 from punchlib.core.timing import TIMING, Timing
+from punchlib.net import sockets
 from punchlib.net.channel import Channel
 from punchlib.stopping import doing
 
@@ -66,7 +67,7 @@ class Connection:
         if self.channel is not None:
             self.channel.close()
         if self.raw is not None:
-            self.raw.close()
+            sockets.abort(self.raw)  # where no stream has closed it: a FIN would be an empty one
 
     async def forget(self, error: BaseException | None = None) -> None:
         """Takes our record back; it has served.

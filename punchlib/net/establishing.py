@@ -19,6 +19,7 @@ from punchlib.core.simultaneous_open import Technique
 from punchlib.core.timing import TIMING
 from punchlib.core.transitions import Command, Fail, Look, Register, Try, Wait
 from punchlib.errors import Cause, NoRoute, PunchError
+from punchlib.net import sockets
 from punchlib.net.attempt import Attempt, Log, Winner
 from punchlib.net.channel import Channel
 from punchlib.net.connection import Connection, Fallback
@@ -261,7 +262,7 @@ class Establishing:
             self.ends,
             verify=_as_it_is,
             nominate=_at_once,
-            discard=_close,
+            discard=sockets.abort,  # with a FIN an old receiver would have an empty stream
             log=self.log,
         )
         holding = asyncio.ensure_future(attempt.run())
@@ -376,7 +377,3 @@ async def _as_it_is(sock: socket.socket) -> socket.socket:
 
 async def _at_once(_: socket.socket) -> None:
     return None
-
-
-def _close(sock: socket.socket) -> None:
-    sock.close()

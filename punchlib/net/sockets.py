@@ -73,9 +73,14 @@ def is_arriving(sock: socket.socket) -> bool:
 
 def abort(sock: socket.socket) -> None:
     """Closes with a RST, so that a losing connection leaves no TIME_WAIT on the punching port."""
+    reset_at_close(sock)
+    sock.close()
+
+
+def reset_at_close(sock: socket.socket) -> None:
+    """Its closing, whoever does it, will be a RST; nothing happens where that was already."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def local_address(towards: TransportAddress) -> str:

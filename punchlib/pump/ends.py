@@ -19,7 +19,7 @@ async def send(
 ) -> Stats:
     """Sends all that comes out of a FIFO; see `send_stream`.
 
-    To an old (v1) peer nothing is said of an upstream failure: its wire has no words for it.
+    An old (v1) peer is not told why a stream fails: its wire has a reset for all failures.
 
     Raises:
         StreamBroken: the receiver has not got everything, or failed.
@@ -36,7 +36,9 @@ async def send(
         )
     assert connection.raw is not None
     with doing(lambda: f"sending {fifo.name} to an old (v1) peer"):
-        return await send_stream_v1(connection.raw, fifo, timing=timing, tell=tell)
+        return await send_stream_v1(
+            connection.raw, fifo, upstream_failure=upstream_failure, timing=timing, tell=tell
+        )
 
 
 async def receive(connection: Connection, fifo: FifoWriter, *, tell: Tell = nobody) -> Stats:

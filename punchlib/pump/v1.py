@@ -1,9 +1,10 @@
 """The old (v1) wire, for an old peer: raw bytes, and FIN ends them.
 
-The receiver sends 128 zero bytes once its FIFO is open, the sender reads them and streams. An old
-peer may take minutes over its FIFO and never says that it is alive, so only TCP can tell a dead one
-from a slow one; and a sender that dies looks to the receiver like a clean end. That is why v1 is
-never spoken where there is a job key.
+The receiver sends 128 zero bytes once its FIFO is open, the sender reads them and streams. A sender
+that fails ends with a reset: the one word for it that v1 has. An old peer may take minutes over its
+FIFO and never says that it is alive, so only TCP can tell a dead one from a slow one; and a sender
+that is killed looks to the receiver like a clean end. That is why v1 is never spoken where there is
+a job key.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from punchlib.core.liveness import Liveness
 from punchlib.core.timing import TIMING, Timing
 from punchlib.errors import StreamBroken, WireMismatch
+from punchlib.net import sockets
 from punchlib.net.channel import SocketChannel, tune
 from punchlib.net.watching import watched
 from punchlib.pump.buffers import borrowed
 from punchlib.pump.stats import Progress, Stats, Step, Tell, nobody
+from punchlib.pump.stream import Question, nothing
 from punchlib.pump.turn import Turn
 
 if TYPE_CHECKING:
@@ -36,20 +39,26 @@ READY = bytes(128)
 
 
 async def send_stream_v1(
-    sock: socket.socket, fifo: FifoReader, *, timing: Timing = TIMING, tell: Tell = nobody
+    sock: socket.socket,
+    fifo: FifoReader,
+    *,
+    upstream_failure: Question = nothing,
+    timing: Timing = TIMING,
+    tell: Tell = nobody,
 ) -> Stats:
-    """Sends all that comes out of a FIFO to an old peer; who closes what is as in `send_stream`.
+    """Sends all that comes out of a FIFO to an old peer; arguments and who closes what are as in
+    `send_stream`.
 
     It returns when the peer's machine has everything; whether the peer's FIFO has, v1 cannot say.
 
     Raises:
-        StreamBroken: the connection broke.
+        StreamBroken: the connection broke, or what feeds us failed.
         WireMismatch: the peer answered with something else than 128 zeros.
     """
     tune(sock)
     flow = _Flow(tell)
     stats = flow.stats
-    with contextlib.closing(SocketChannel(sock)) as channel:
+    with contextlib.closing(SocketChannel(sock)) as channel, _whole_or_reset(sock):
         async with _alive(channel, stats, timing):
             ready = bytes(await channel.read_exactly(len(READY)))
             if ready != READY:
@@ -62,6 +71,8 @@ async def send_stream_v1(
                     flow.count(size)
                     if turn.over(size):
                         await asyncio.sleep(0)
+            if cause := await upstream_failure():
+                raise StreamBroken(f"the input is not whole: {cause.reason}", cause=cause)
             sock.shutdown(socket.SHUT_WR)
             pause = 0.002
             while _unsent(sock):
@@ -121,6 +132,16 @@ class _Flow:
         return self.stats.end()
 
 
+@contextlib.contextmanager
+def _whole_or_reset(sock: socket.socket) -> Iterator[None]:
+    """Whatever fails inside, the peer must not see a FIN, which says that this was everything."""
+    try:
+        yield
+    except BaseException:
+        sockets.reset_at_close(sock)
+        raise
+
+
 @contextlib.asynccontextmanager
 async def _alive(channel: SocketChannel, stats: Stats, timing: Timing) -> AsyncIterator[None]:
     """Watches TCP's own signs of life, and says at which byte the connection broke."""
@@ -135,6 +156,7 @@ async def _alive(channel: SocketChannel, stats: Stats, timing: Timing) -> AsyncI
             f"{error.message}, at byte {stats.bytes}",
             next_step=error.next_step,
             at_byte=stats.bytes,
+            cause=error.cause,
         ) from error
 
 

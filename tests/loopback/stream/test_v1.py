@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from punchlib.errors import StreamBroken, WireMismatch
+from punchlib.config import Route
+from punchlib.errors import Cause, StreamBroken, WireMismatch
+from punchlib.net.connection import Connection
+from punchlib.pump.fifo import FifoReader
 from punchlib.pump.stats import Stats
 from punchlib.pump.v1 import receive_stream_v1, send_stream_v1
 from tests.support.stream_rig import (
@@ -23,6 +26,7 @@ from tests.support.stream_rig import (
     outcome,
     payload,
     run,
+    saying,
     tcp_pair,
 )
 
@@ -42,6 +46,11 @@ class OldPeer:
             while piece := self._sock.recv(65536):
                 self.got += piece
 
+    def is_reset(self) -> None:
+        """The same, up to an error: a FIN would say that this was everything."""
+        with pytest.raises(ConnectionResetError):
+            self.receive()
+
     def send(self, data: bytes) -> None:
         """Reads 128 bytes, whatever they are, streams, and closes."""
         with self._sock:
@@ -51,9 +60,10 @@ class OldPeer:
             self._sock.sendall(data)
 
 
-async def sending(rig: Rig, sock: socket.socket) -> Outcome:
+async def sending(rig: Rig, sock: socket.socket, failure: str | None = None) -> Outcome:
     with contextlib.closing(rig.reader()) as fifo:
-        return await outcome(send_stream_v1(sock, fifo, timing=FAST))
+        work = send_stream_v1(sock, fifo, upstream_failure=saying(failure), timing=FAST)
+        return await outcome(work)
 
 
 async def receiving(rig: Rig, sock: socket.socket) -> Outcome:
@@ -154,6 +164,65 @@ def test_an_old_sender_that_is_reset_is_an_error(tmp_path: Path) -> None:
     with background(rig.drain, rig.release), background(die):
         error = run(lambda: receiving(rig, here))
     assert isinstance(error, StreamBroken), error
+
+
+def test_an_upstream_failure_resets_the_connection(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, payload(300_000))
+    here, there = tcp_pair()
+    with background(rig.feed, rig.release), background(OldPeer(there).is_reset):
+        error = run(lambda: sending(rig, here, "s3-get.py: no such object"))
+    assert isinstance(error, StreamBroken), error
+    assert error.at_byte == 300_000
+    assert error.cause == Cause("s3-get.py: no such object")
+
+
+def test_a_source_that_cannot_be_read_resets_the_connection() -> None:
+    here, there = tcp_pair()
+
+    async def work() -> Outcome:
+        with contextlib.closing(FifoReader.open_path("/proc/self/mem")) as nothing_at_0:
+            return await outcome(send_stream_v1(here, nothing_at_0, timing=FAST))
+
+    with background(OldPeer(there).is_reset):
+        error = run(work)
+    assert isinstance(error, StreamBroken), error
+    assert "cannot read /proc/self/mem" in error.message
+
+
+def test_a_sender_that_is_stopped_resets_the_connection(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, b"")
+    here, there = tcp_pair()
+    old = OldPeer(there)
+
+    async def work() -> None:
+        running = asyncio.create_task(sending(rig, here))
+        stage = await asyncio.to_thread(os.open, rig.source, os.O_WRONLY)
+        os.write(stage, b"half")
+        while not old.got:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        os.close(stage)
+
+    with background(old.is_reset):
+        run(work)
+    assert old.got == b"half"
+
+
+def test_a_connection_that_nobody_streams_on_is_reset() -> None:
+    """Its owner gave up between connecting and streaming; a FIN would be an empty stream."""
+    here, there = tcp_pair()
+
+    async def left(_: BaseException | None) -> None:
+        pass
+
+    async def work() -> None:
+        async with Connection(None, here, Route.HOST, 1, "", "", "", 0.0, 0.0, 0.0, left):
+            pass
+
+    with background(OldPeer(there).is_reset):
+        run(work)
 
 
 def test_something_else_than_zeros_is_no_old_peer(tmp_path: Path) -> None:
