@@ -4,7 +4,7 @@ Every TCP connection that comes up is only a claim. Both ends verify each other 
 once; the sender nominates one by sending the first frame on it, and the receiver takes that one and
 answers. The losers are closed only then. From its verification on neither end gives a claim up by
 the clock while the other may have chosen it: each waits for the other's word, or for the end of the
-connection. A stranger who connects and stays silent holds nobody up.
+connection. Strangers who connect and stay silent hold nobody up, however many they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from punchlib.net.gather import Ends
 
 T = TypeVar("T")
 
-#: Strangers on a listener: more than this many unverified connections at once are refused.
+#: Connections that came and are not verified: of more than this many the oldest is let go, for the
+#: newest may be the peer. Those from the peer's own addresses are counted apart.
 MAX_UNVERIFIED = 64
 
 
@@ -113,6 +114,8 @@ class Attempt(Generic[T]):
         self._listeners: list[socket.socket] = []
         self._checks = CheckList(plan, self._loop.time())
         self._likely: set[asyncio.Task[None]] = set()
+        # From elsewhere, and from the peer's addresses; the oldest first.
+        self._unverified: tuple[dict[socket.socket, asyncio.Task[None]], ...] = ({}, {})
         self._hosts = {pair.remote.address.host for pair in (*plan.pairs, *plan.hosts)}
         self.progress = Progress(self._loop.time(), expected=plan.seconds)
 
@@ -249,15 +252,23 @@ class Attempt(Generic[T]):
             sock, _ = listener.accept()
         except OSError:
             return  # It left again, or we are out of descriptors: the next one may do better.
-        if len(self._claims) >= MAX_UNVERIFIED:
-            sockets.abort(sock)
-            return
         sock.setblocking(False)
-        self._claim(sock, None)
+        task = self._claim(sock, None)
+        unverified = self._unverified[task in self._likely]
+        if len(unverified) >= MAX_UNVERIFIED:
+            unverified.pop(next(iter(unverified))).cancel()
+            self._log.note("incoming", "made room for another")
+        unverified[sock] = task
+        task.add_done_callback(lambda _: self._keep(sock))
+
+    def _keep(self, sock: socket.socket) -> None:
+        """It is verified, or has ended: it makes room for nobody any more."""
+        for unverified in self._unverified:
+            unverified.pop(sock, None)
 
     # Claims
 
-    def _claim(self, sock: socket.socket, command: Connect | None) -> None:
+    def _claim(self, sock: socket.socket, command: Connect | None) -> asyncio.Task[None]:
         self._unexamined.add(sock)
         task = self._loop.create_task(self._examine(sock, command))
         self._claims.add(task)
@@ -265,6 +276,7 @@ class Attempt(Generic[T]):
         if command is not None or _host_of(sock) in self._hosts:
             self._likely.add(task)
             task.add_done_callback(self._likely.discard)
+        return task
 
     async def _examine(self, sock: socket.socket, command: Connect | None) -> None:
         """Verifies one connection and, when it is nominated, declares it the winner."""
@@ -277,6 +289,7 @@ class Attempt(Generic[T]):
             sockets.settle(sock)
             ends = sock.getsockname()[:2], sock.getpeername()[:2]
             channel = await self._verify(sock)
+            self._keep(sock)
             self._verified += 1
             try:
                 won = await self._settle(channel, route, ends)

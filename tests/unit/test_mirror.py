@@ -57,7 +57,6 @@ ELSEWHERE = {
     "local/rie.py": "loopback/node/test_handlers.py",
     "local/worker.py": "loopback/local/test_isolation.py",
     "local/workers.py": "loopback/jobs/test_failures.py",
-    "net/attempt.py": "loopback/net/test_connector.py",
     "net/verifying.py": "loopback/stream/test_security.py",
     "net/connection.py": "loopback/net/test_connector.py",
     "net/establishing.py": "unit/core/test_agreement.py",
