@@ -29,6 +29,9 @@ T = TypeVar("T")
 #: Connections that came and are not verified: of more than this many the oldest is let go, for the
 #: newest may be the peer. Those from the peer's own addresses are counted apart.
 MAX_UNVERIFIED = 64
+#: Seconds until a listener accepts again, when there was no descriptor or memory for who came.
+ACCEPT_PAUSE = 0.1
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass
@@ -112,6 +115,7 @@ class Attempt(Generic[T]):
         self._verified = 0
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[socket.socket] = []
+        self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
         self._checks = CheckList(plan, self._loop.time())
         self._likely: set[asyncio.Task[None]] = set()
         # From elsewhere, and from the peer's addresses; the oldest first.
@@ -164,6 +168,8 @@ class Attempt(Generic[T]):
             self._timer.cancel()
         for listener in self._listeners:
             self._loop.remove_reader(listener)
+        for again in self._resting.values():
+            again.cancel()
         for task in self._claims:
             task.cancel()
         await asyncio.gather(*self._claims, return_exceptions=True)
@@ -250,8 +256,10 @@ class Attempt(Generic[T]):
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:
-            return  # It left again, or we are out of descriptors: the next one may do better.
+        except OSError as exc:
+            if exc.errno in _EXHAUSTED:
+                self._rest(listener)
+            return  # or it left again: the next one may do better
         sock.setblocking(False)
         task = self._claim(sock, None)
         unverified = self._unverified[task in self._likely]
@@ -260,6 +268,14 @@ class Attempt(Generic[T]):
             self._log.note("incoming", "made room for another")
         unverified[sock] = task
         task.add_done_callback(lambda _: self._keep(sock))
+
+    def _rest(self, listener: socket.socket) -> None:
+        """Accepts nothing for a moment: who is not let in would wake us again at once."""
+        self._loop.remove_reader(listener)
+        again = self._loop.call_later(
+            ACCEPT_PAUSE, self._loop.add_reader, listener, self._accept, listener
+        )
+        self._resting[listener] = again
 
     def _keep(self, sock: socket.socket) -> None:
         """It is verified, or has ended: it makes room for nobody any more."""
