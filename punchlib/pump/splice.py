@@ -32,14 +32,16 @@ async def splice_out(channel: SocketChannel, fifo: FifoReader, size: int) -> Non
         await channel.write(encode_header(FrameType.DATA, size), socket.MSG_MORE)
         while True:
             try:
-                size -= os.splice(fifo.fd, sock, size, flags=os.SPLICE_F_NONBLOCK)
+                moved = os.splice(fifo.fd, sock, size, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
-                if fifo.is_empty():
-                    raise StreamBroken(f"another process also reads from {fifo.name}") from None
+                moved = 0  # as it is without an error when all writers have gone
             except OSError as error:
                 raise channel.translate(error) from error
+            size -= moved
             if not size:
                 return
+            if not moved and fifo.is_empty():
+                raise StreamBroken(f"another process also reads from {fifo.name}")
             await channel.wait_writable()
 
 
