@@ -105,28 +105,23 @@ class NatObserver:
         """
         if self._response.other is None:
             return Filtering.UNKNOWN  # the server has no other address to answer from
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)
-            sock.connect(tuple(self._server))
-            loop = asyncio.get_running_loop()
-            started = loop.time()
-            if not await _udp_answer(sock, stun.binding_request, SECOND_OPINION):
-                return Filtering.UNKNOWN
-            patience = (loop.time() - started) * ROUND_TRIPS + self._margin
-        except OSError:
-            return Filtering.UNKNOWN
-        finally:
-            port = sock.getsockname()[1]
-            sock.close()
-        # The answer comes from another address: a socket that is not connected must take it.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anyone:
-            anyone.setblocking(False)
-            anyone.bind(("0.0.0.0", port))
-            try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.connect(tuple(self._server))
+                loop = asyncio.get_running_loop()
+                started = loop.time()
+                if not await _udp_answer(sock, stun.binding_request, SECOND_OPINION):
+                    return Filtering.UNKNOWN
+                patience = (loop.time() - started) * ROUND_TRIPS + self._margin
+                port = sock.getsockname()[1]
+            # The answer comes from another address: a socket that is not connected must take it.
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anyone:
+                anyone.setblocking(False)
+                anyone.bind(("0.0.0.0", port))
                 came = await _udp_answer(anyone, stun.change_request, patience, self._server)
-            except OSError:
-                return Filtering.UNKNOWN
+        except OSError:
+            return Filtering.UNKNOWN  # no descriptor, or somebody else has the port by now
         return Filtering.INDEPENDENT if came else Filtering.DEPENDENT
 
 
