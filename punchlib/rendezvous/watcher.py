@@ -142,7 +142,7 @@ class Watcher:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if not self._waiters:
+            while not self._waiters:  # who woke us may have been told its record meanwhile
                 self._wake.clear()
                 await self._wake.wait()
             now = loop.time()

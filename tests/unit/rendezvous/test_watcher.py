@@ -82,3 +82,20 @@ def test_all_who_wait_are_read_in_one_call() -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main())
+
+
+def test_who_is_told_in_the_moment_of_its_coming_leaves_the_reader_alive() -> None:
+    """It died of having nobody to wait for, and `close` raised its error."""
+
+    async def main() -> None:
+        watcher = Watcher(Store(0.005))
+        for text in ("one", "two"):
+            waiting = asyncio.ensure_future(watcher.changed(ONE, None))
+            await asyncio.sleep(0)
+            watcher.tell(ONE, text)
+            assert await waiting == text
+            await asyncio.sleep(1.0)  # the reader waits for somebody to come
+        await watcher.close()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
