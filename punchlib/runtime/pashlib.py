@@ -137,7 +137,7 @@ class Pashlib:
                         stats = await ends.receive(connection, fifo, tell=tell)
                         if stats.note:
                             say(f"pashlib: {spec}: {stats.note}")
-            except PunchError:
+            except Exception:
                 await release_reader(fifo)
                 raise
 

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from punchlib.config import Config
 from punchlib.core.frames import FrameType, Incoming, encode_cause
 from punchlib.errors import Cause, StreamBroken, UsageError
-from punchlib.net.connection import Spec
-from punchlib.runtime import markers, state
-from punchlib.runtime.pashlib import main, marked, parse, say
+from punchlib.net.connection import Connection, Spec
+from punchlib.net.connector import Connector
+from punchlib.rendezvous.memory import MemoryStore
+from punchlib.runtime import markers, pashlib, state
+from punchlib.runtime.pashlib import Pashlib, main, marked, parse, say
 from punchlib.runtime.verdict_watch import upstream_failure
 from punchlib.stopping import doing
+from tests.support.stream_rig import Rig, background, run
 
 
 @pytest.fixture(autouse=True)
@@ -151,3 +154,28 @@ def test_a_stop_alone_is_a_stop() -> None:
     ):
         raise asyncio.CancelledError
     assert reasons()[0] == "stopped, while waiting for bread"
+
+
+@pytest.mark.parametrize("error", [StreamBroken("gone"), OSError("no descriptor"), RuntimeError()])
+def test_whatever_fails_a_recv_lets_its_reader_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It let go only after an error of ours: else the next stage stayed in its open() for ever."""
+    monkeypatch.setattr(pashlib, "RELEASE_TIME", 60.0)
+    rig = Rig(tmp_path, b"")
+
+    class Failing(Connector):
+        async def establish(self, spec: Spec) -> Connection:
+            raise error
+
+    async def work() -> int:
+        connector = Failing(Config(), MemoryStore())
+        runs = Pashlib(Config(), connector).run([parse(f"recv*k*1*0*{rig.sink}")])
+        try:
+            return await runs
+        finally:
+            await connector.close()
+
+    with background(rig.drain):
+        assert run(work) != 0
+    assert reasons()
