@@ -27,6 +27,7 @@ from punchlib.net.descriptors import PORTS, Turn
 from punchlib.net.gather import Ends, open_ports
 from punchlib.net.meeting import Meeting
 from punchlib.net.stun_client import StunClient
+from punchlib.net.unwanted import cancel, drop
 from punchlib.net.verifying import nominate, open_channel
 from punchlib.rendezvous.store import RendezvousStore, Slot
 from punchlib.rendezvous.watcher import FASTEST, Watching
@@ -151,8 +152,8 @@ class Establishing:
             self.ends = gathered.result()
             identity = await self.owner.identity if self.owner.identity is not None else None
         finally:
-            await _cancel(ready)
-            await _cancel(gathered)
+            await cancel(ready)
+            await cancel(gathered)
         if not self.ends.settled:
             nat = await self.owner.stun.nat()
             self.ends.settle(nat, self.config.routes, on_lambda=self.config.on_lambda)
@@ -212,7 +213,7 @@ class Establishing:
             return self.core.on_mapping_lost(now) if done else self.core.on_pause_over(now)
         finally:
             for task in (watching, *keeping):
-                await _cancel(task)
+                await cancel(task)
 
     # Attempts
 
@@ -271,10 +272,10 @@ class Establishing:
             # loop sends the SYNs), and be seen only then.
             await asyncio.sleep(0)
             if command.show and (changed := await self._show()):
-                await _cancel(holding)
+                await drop(holding)
                 return changed
         except BaseException:
-            await _cancel(holding)
+            await drop(holding)
             raise
         winner = await self._unless_peer_changes(command, holding)
         if winner is None:
@@ -290,7 +291,19 @@ class Establishing:
 
     async def _unless_peer_changes(self, command: Try, work: Awaitable[T]) -> T | Command:
         """The work's result; what is to be done instead when the peer's record changes first."""
-        working = asyncio.ensure_future(work)
+        working, taken = asyncio.ensure_future(work), False
+        try:
+            changed = await self._change_during(command, working)
+            if changed is not None:
+                return changed
+            taken = True
+            return working.result()
+        finally:
+            if not taken:
+                await drop(working)
+
+    async def _change_during(self, command: Try, working: asyncio.Future[Any]) -> Command | None:
+        """What a change of the peer's record asks for; None where the work is done first."""
         changing = asyncio.ensure_future(
             self.owner.watcher.changed(
                 self.meeting.peer,
@@ -306,11 +319,10 @@ class Establishing:
                     # The store failed meanwhile; the attempt does not need it.
                     await asyncio.wait([working])
             if working.done():
-                return working.result()
+                return None
             return self.core.on_record(changing.result(), self.loop.time())
         finally:
-            await _cancel(working)
-            await _cancel(changing)
+            await cancel(changing)
 
     async def _terms(self, command: Try) -> Terms:
         assert self.core.mine is not None
@@ -363,12 +375,6 @@ def _why(error: BaseException) -> Cause:
     if isinstance(error, asyncio.CancelledError):
         return Cause(stopped(error))
     return Cause(f"{type(error).__name__}: {error}")
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _as_it_is(sock: socket.socket) -> socket.socket:
