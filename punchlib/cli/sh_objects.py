@@ -17,6 +17,7 @@ from punchlib.cli.options import pairs
 from punchlib.cli.run import bucket_config
 from punchlib.errors import StorageError, UsageError
 from punchlib.jobs import storage
+from punchlib.runtime.s3_reader import ObjectReader
 from punchlib.sh.object_patterns import S3, ObjectPattern
 from punchlib.sh.pieces import Input
 
@@ -155,9 +156,8 @@ class Objects:
                     content.seek(-1, os.SEEK_END)
                     end = content.read(1)
             else:
-                span = f"bytes={found.size - 1}-"
-                got = self._s3.get_object(Bucket=self._bucket, Key=found.key, Range=span)
-                end = got["Body"].read()
+                reader = ObjectReader(self._s3, self._bucket, found.key, found.etag)
+                end = b"".join(reader.stream(found.size - 1))
             if end != b"\n":
                 return name
         return ""

@@ -56,8 +56,8 @@ class ObjectReader:
         """Yields the bytes from `first` to `last`, both included, or to the object's end.
 
         Raises:
-            StorageError: S3 refuses, the range begins beyond an object that is not empty, or the
-                connection broke again and again.
+            StorageError: S3 refuses, or ignores the range, which may also begin beyond an object
+                that is not empty, or the connection broke again and again.
         """
         at, tries = first, 0
         while True:
@@ -96,6 +96,13 @@ class ObjectReader:
             answer = self._s3.get_object(**options)
         except Exception as error:
             raise self._translated(error) from error
+        if "Range" in options and not answer.get("ContentRange", "").startswith(f"bytes {first}-"):
+            answer["Body"].close()  # other bytes than those that were asked for
+            raise StorageError(
+                f"{self.name}: the store ignores ranges: asked for the bytes from {first} on, it"
+                f" gives {answer.get('ContentRange') or 'the whole object'}",
+                next_step="read through a store, and a proxy, that know ranges (HTTP status 206)",
+            )
         self._etag = answer["ETag"]
         return answer["Body"], first + int(answer["ContentLength"])
 

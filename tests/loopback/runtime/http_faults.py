@@ -96,6 +96,7 @@ class Recorder:
                 seen.append((self.command, self.path, dict(self.headers), payload))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", '"e"')
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)

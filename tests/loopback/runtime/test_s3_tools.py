@@ -108,6 +108,26 @@ def test_ranges_are_raw(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> N
     assert (nothing.returncode, nothing.stdout) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "s3-get-object.py k /dev/stdout bytes=2-4",
+        "s3-get-object.py k /dev/stdout bytes=0-4",
+        "s3-shard-reader.py k /dev/stdout bytes=3-6",
+        "s3-chunk-reader-smart-prealigned.py k /dev/stdout bytes=3-6 write_headers=false",
+        "s3-read-several.py /dev/stdout whole k 2-4/8 e",
+        "s3-read-several.py /dev/stdout lines k 3-6/8 e",
+    ],
+)
+def test_a_store_that_ignores_ranges(bash: Bash, s3_env: dict[str, str], command: str) -> None:
+    """It answers 200 and all of the object: these would pass for the bytes that were meant."""
+    with Recorder(200, b"0\n2\n4\n6\n").running() as server:
+        env = s3_env | {"AWS_ENDPOINT_URL": server.url}
+        result = bash(f"python3.9 aws/{command}", env=env)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"the store ignores ranges" in result.stderr
+
+
 def test_a_broken_connection_resumes_at_the_byte(
     bash: Bash, bucket: Bucket, ministack: MiniStack, s3_env: dict[str, str], tmp_path: Path
 ) -> None:
