@@ -7,6 +7,7 @@ handler, or the wait script; the last through `punch-commit complete|abort STATE
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def deferred() -> list[str]:
 
 
 def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
-    """Completes uploads: the objects appear, in order. All are tried.
+    """Completes uploads: the objects appear, in order. All are tried, and what fails is aborted.
 
     Args:
         uploads: what `pending.uploads()` or a handler's result holds. Of one without parts nobody
@@ -49,6 +50,7 @@ def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
         StorageError: at least one could not be completed; names the first.
     """
     first: StorageError | None = None
+    failed = []
     for upload in uploads:
         if upload["parts"] is None:
             continue
@@ -56,8 +58,12 @@ def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:
         try:
             s3.complete_multipart_upload(**where(upload), MultipartUpload=parts)
         except Exception as error:
+            failed.append(upload)
             first = first or _translated(error, upload, "was not completed")
     if first:
+        # Or it could appear later, after we have said that it does not.
+        with contextlib.suppress(StorageError):
+            abort(failed, s3)
         raise first
 
 

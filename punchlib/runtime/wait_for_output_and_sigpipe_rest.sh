@@ -432,6 +432,7 @@ __punch_settle() {
             if [[ -z ${PUNCH_COMMIT:-} && -e $__punch_upload ]]; then
                 "$__punch_tool" "$__punch_verb" "$__punch_dir" </dev/null ||
                     __punch_fail "the uploads were not settled"
+                builtin break # it settles all of them, and what failed must not go well the next time
             fi
         done
     done

@@ -88,7 +88,6 @@ ELSEWHERE = {
     "rendezvous/memory.py": "loopback/rendezvous/test_stores.py",
     "rendezvous/store.py": "loopback/rendezvous/test_stores.py",
     "runtime/auto_split.py": _RUNTIME + "test_blocks_tools.py",
-    "runtime/commit.py": _RUNTIME + "test_s3_tools.py",
     "runtime/connection_events.py": "loopback/jobs/test_run_events.py",
     "runtime/connection_lines.py": "loopback/net/test_connector.py",
     "runtime/engine.py": "loopback/engine/test_engine.py",

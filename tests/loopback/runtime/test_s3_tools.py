@@ -15,7 +15,6 @@ import pytest
 from punchlib.aws.clients import client
 from punchlib.config import Config
 from punchlib.errors import StorageError
-from punchlib.runtime import commit, pending
 from punchlib.runtime.s3_reader import ObjectReader
 from tests.support.ministack import MiniStack
 
@@ -325,24 +324,6 @@ def test_a_put_that_is_killed(
     assert bucket.get("out") == b"from before"
     if signal != "KILL":  # then nobody is left to abort it; it stays invisible
         assert not bucket.uploads()
-
-
-def test_the_runner_commits_what_the_put_left(
-    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
-) -> None:
-    job = put_job("seq 5")
-    bucket.put("out", b"from before")
-    for finish, expected in ((commit.abort, b"from before"), (commit.complete, b"1\n2\n3\n4\n5\n")):
-        result = bash(job, env=s3_env | {"PUNCH_COMMIT": "runner"})
-        assert (result.returncode, result.stderr) == (0, b"")
-        assert bucket.get("out") == b"from before"
-        left = pending.uploads(str(tmp_path / "state"))
-        finish(left[-1:], bucket.s3)
-        assert bucket.get("out") == expected
-        assert not bucket.uploads()
-    commit.abort(left, bucket.s3)  # already gone: no error
-    with pytest.raises(StorageError, match="was not completed: NoSuchUpload"):
-        commit.complete(left[:1], bucket.s3)
 
 
 def test_dev_null_drains(bash: Bash, bucket: Bucket, s3_env: dict[str, str]) -> None:
