@@ -1,8 +1,12 @@
 """Multipart uploads that wait for their second step, recorded in state folders.
 
-An upload is a mapping: bucket, key, upload_id, and parts, which are None while it has only begun.
-One that several shells may settle, since nobody can tell yet which of them will, is recorded with
-each, and names their folders in `shared`.
+An upload is a mapping: bucket, key, upload_id, and parts, which are None while it has only begun;
+`put` is the process that has begun it, as `state.process` names it, and `piece` says that others
+have parts of it too. One that several shells may settle, since nobody can tell yet which of them
+will, is recorded with each, and names their folders in `shared`.
+
+A put in `>( … )` is no stage that is waited for. So as long as it runs an empty file beside the
+records, `SHELL.PUT.put`, tells that shell's wait script that one is to come.
 """
 
 from __future__ import annotations
@@ -10,11 +14,44 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from punchlib.runtime import state
+
+_PUT = ".put"
+
+
+def begin(shells: Mapping[str, str]) -> None:
+    """Says that we shall put something.
+
+    Args:
+        shells: those of which one will settle it, and the state folder of each.
+
+    Raises:
+        OSError: it cannot be said, so nobody would wait for us.
+    """
+    for path in _said(shells):
+        state.write(str(path), b"")
+
+
+def end(shells: Mapping[str, str]) -> None:
+    """Takes that back, after all has gone well: a failure is known when this process has ended."""
+    for path in _said(shells):
+        path.unlink(missing_ok=True)
+
+
+def _said(shells: Mapping[str, str]) -> list[Path]:
+    name = f"{state.process()}{_PUT}"
+    return [Path(folder) / state.PENDING / f"{s}.{name}" for s, folder in shells.items()]
+
+
+def puts(folder: str, shell: str) -> list[str]:
+    """The processes that have said that they put something which this shell may settle."""
+    found = [path.name for path in (Path(folder) / state.PENDING).iterdir()]
+    mine = [name for name in found if name.startswith(f"{shell}.") and name.endswith(_PUT)]
+    return [name.removeprefix(f"{shell}.").removesuffix(_PUT) for name in mine]
 
 
 def add(upload: dict[str, Any], folders: Sequence[str]) -> None:
@@ -50,7 +87,7 @@ def drop(folder: str) -> None:
 
 
 def _records(folder: str | Path) -> list[Path]:
-    return sorted((Path(folder) / state.PENDING).iterdir())
+    return sorted((Path(folder) / state.PENDING).glob("*.json"))
 
 
 def _forget(folder: Path, upload_id: str) -> None:

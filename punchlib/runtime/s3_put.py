@@ -15,7 +15,7 @@ from typing import Any
 
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import catalogue, commit, events, markers, pending, storage
+from punchlib.runtime import catalogue, commit, events, markers, pending, state, storage
 from punchlib.runtime.pipes import CHUNK, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
@@ -77,22 +77,23 @@ class Upload:
         s3: a boto3 client.
         bucket, key: where to.
         upload_id: of one that another process has created.
-        md5: parts carry one, and s3 adds no checksum of its own.
+        piece: others put parts of it, too. Parts carry an MD5, and s3 adds no checksum of its own.
     """
 
     def __init__(
-        self, s3: Any, bucket: str, key: str, upload_id: str = "", *, md5: bool = False
+        self, s3: Any, bucket: str, key: str, upload_id: str = "", *, piece: bool = False
     ) -> None:
         self.name = f"s3://{bucket}/{key}"
         self.bytes = 0
         #: What has been sent, as S3 wants to hear it: number and ETag.
         self.parts: list[dict[str, Any]] = []
         self.s3 = s3
-        self._md5 = md5
+        self._md5 = piece
         start = s3.create_multipart_upload
         self.id = upload_id or str(start(Bucket=bucket, Key=key)["UploadId"])
         #: Its record. Nobody completes it as long as it has no parts, but anybody may abort it.
-        self.begun = {"bucket": bucket, "key": key, "upload_id": self.id, "parts": None}
+        self.begun: dict[str, Any] = {"bucket": bucket, "key": key, "upload_id": self.id}
+        self.begun |= {"parts": None, "put": state.process(), "piece": piece}
         self._where = commit.where(self.begun)
 
     def send(self, numbered: Iterable[tuple[int, bytearray]]) -> None:
@@ -143,12 +144,12 @@ class Upload:
 
 @contextmanager
 def uploading(
-    s3: Any, bucket: str, key: str, upload_id: str = "", *, md5: bool = False
+    s3: Any, bucket: str, key: str, upload_id: str = "", *, piece: bool = False
 ) -> Iterator[Upload]:
     """An upload that is aborted where the context is left by an exception.
 
     Args:
-        s3, bucket, key, upload_id, md5: as `Upload` takes them.
+        s3, bucket, key, upload_id, piece: as `Upload` takes them.
 
     Raises:
         StorageError: S3 refuses.
@@ -156,7 +157,7 @@ def uploading(
     # Until its name is here nobody could abort it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
-        upload = Upload(s3, bucket, key, upload_id, md5=md5)
+        upload = Upload(s3, bucket, key, upload_id, piece=piece)
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise
@@ -216,15 +217,16 @@ def main(argv: Sequence[str]) -> int:
         if len(argv) < 2:
             raise UsageError("KEY and SRC are needed", next_step=_USAGE)
         key, source = argv[:2]
-        # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
-        fd = 0 if catalogue.display_name(source) in ("-", "/dev/stdin") else open_input(source)
-        grow(fd)
-        if key == "/dev/null":
-            while os.read(fd, CHUNK):
-                pass
-            return 0
-        config = Config.from_env()
-        put(fd, config, storage.bucket(config), key)
+        with commit.awaited():
+            # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
+            fd = 0 if catalogue.display_name(source) in ("-", "/dev/stdin") else open_input(source)
+            grow(fd)
+            if key == "/dev/null":
+                while os.read(fd, CHUNK):
+                    pass
+                return 0
+            config = Config.from_env()
+            put(fd, config, storage.bucket(config), key)
         return 0
 
     return storage.run("s3-put", body)

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from punchlib.aws.errors import is_code
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
-from punchlib.runtime import events, storage
+from punchlib.runtime import commit, events, storage
 from punchlib.runtime.pipes import grow, open_input, open_output, write_all
 from punchlib.runtime.s3_put import (
     LEAST,
@@ -176,7 +176,7 @@ def put(fds: tuple[int, int | None, int | None], number: int, of: int, key: str)
     # With checksums of its own S3 wants consecutive part numbers (CompletedPart in its API); what
     # boto3 adds by itself is one.
     s3 = client("s3", config, request_checksum_calculation="when_required")
-    with uploading(s3, bucket, key, before.upload_id(), md5=True) as upload:
+    with uploading(s3, bucket, key, before.upload_id(), piece=True) as upload:
         after.tell({"upload_id": upload.id})
         try:
             send(upload, Piece(number, of, fds[0]), before, after, last=number == of)
@@ -208,12 +208,13 @@ def main(argv: Sequence[str]) -> int:
                 "the first piece has no FROM and the last no TO; all others have both",
                 next_step=_USAGE,
             )
-        # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
-        fd = open_input(source)
-        grow(fd)
-        told = open_output(after) if after else None
-        heard = open_input(before) if before else None
-        put((fd, heard, told), number, of, key)
+        with commit.awaited():
+            # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
+            fd = open_input(source)
+            grow(fd)
+            told = open_output(after) if after else None
+            heard = open_input(before) if before else None
+            put((fd, heard, told), number, of, key)
         return 0
 
     return storage.run("s3-put-piece", body)

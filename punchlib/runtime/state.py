@@ -177,8 +177,7 @@ def begin(component: str) -> None:
     """
     if _entries:
         return
-    prefix = IN_ENGINE if _in_engine else ""
-    name = f"{prefix}{script_shell.Process('self').name}.{component}"
+    name = f"{process()}.{component}"
     if _kept is None and (folder := given()):
         _begin_in(folder, name)
         return
@@ -190,6 +189,12 @@ def begin(component: str) -> None:
             _begin_in(folder, name)
         except OSError:
             continue  # no script of ours
+
+
+def process() -> str:
+    """The name of this process in what it says in state folders."""
+    prefix = IN_ENGINE if _in_engine else ""
+    return f"{prefix}{script_shell.Process('self').name}"
 
 
 def end(component: str, status: int) -> None:

@@ -417,7 +417,8 @@ __punch_find_killed() {
     done
 }
 
-# Ends what began in two steps: completes pending uploads, or aborts them.
+# Ends what began in two steps: completes pending uploads, or aborts them. Whoever runs us does so
+# where PUNCH_COMMIT is set; but we wait for puts in `>( … )`, which are no stages.
 __punch_settle() {
     builtin local __punch_verb=complete __punch_upload __punch_tool=./punch-commit
     if [[ ${BASH_SOURCE[0]} == */* ]]; then __punch_tool=${BASH_SOURCE[0]%/*}/punch-commit; fi
@@ -426,14 +427,17 @@ __punch_settle() {
     fi
     __punch_find_killed
     for __punch_dir in "${__punch_dirs[@]}"; do __punch_markers "$__punch_dir"; done
-    if ((__punch_status)); then __punch_verb=abort; fi
     for __punch_dir in "${__punch_dirs[@]}"; do
-        for __punch_upload in "$__punch_dir"/pending/*.json; do
-            if [[ -z ${PUNCH_COMMIT:-} && -e $__punch_upload ]]; then
-                "$__punch_tool" "$__punch_verb" "$__punch_dir" </dev/null ||
-                    __punch_fail "the uploads were not settled"
-                builtin break # it settles all of them, and what failed must not go well the next time
-            fi
+        if [[ -n ${PUNCH_COMMIT:-} ]]; then __punch_verb=wait; fi
+        if ((__punch_status)); then __punch_verb=abort; fi
+        for __punch_upload in "$__punch_dir"/pending/*; do
+            case ${PUNCH_COMMIT:+not ours, }$__punch_verb:${__punch_upload##*/} in
+                'not ours, wait'":$__punch_shell".*.put | complete:"$__punch_shell".*.put | complete:*.json | abort:*.json)
+                    "$__punch_tool" "$__punch_verb" "$__punch_dir" "$__punch_shell" </dev/null ||
+                        __punch_fail "the uploads were not settled"
+                    builtin break # it settles all; and what failed must not go well the next time
+                    ;;
+            esac
         done
     done
     # A folder that we named ourselves is ours to remove.

@@ -10,7 +10,7 @@ from punchlib.errors import StorageError
 from punchlib.runtime import commit, pending
 
 from .conftest import Bash
-from .test_s3_tools import Bucket, bucket, put_job
+from .test_s3_tools import WAIT, Bucket, bucket, put_job
 
 __all__ = ["bucket"]
 
@@ -63,3 +63,63 @@ def test_uploads_are_settled_once(bash: Bash) -> None:
         """
     )
     assert (result.returncode, result.stdout) == (1, b"complete\n"), result.stderr
+
+
+#: The put is no stage, and gets its input when the wait script has begun to settle.
+UNSEEN = """
+mkfifo "$D/go"
+state=${PUNCH_STATE_DIR:-/tmp/.punch-$UID/$$-$(cut -d ' ' -f 22 /proc/$$/stat)}
+{ true > >( { read -r go <"$D/go"; THEN; } |
+  python3.9 aws/s3-put-object.py out /dev/stdin ) & }; p=$!
+until ls "$state/pending/"*.put; do sleep 0.05; done >/dev/null 2>&1
+{ until ls "$state/running/"*.punch-commit || ! kill -0 $$; do sleep 0.05; done
+  echo go 1<>"$D/go"; } >/dev/null 2>&1 &
+"""
+
+
+def unseen(then: str) -> str:
+    return UNSEEN.replace("THEN", then) + WAIT
+
+
+@pytest.mark.parametrize("engine", ["by an engine", "alone"])
+@pytest.mark.parametrize("folder", ["given", "by hand"])
+def test_a_put_that_is_no_stage_is_waited_for(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], folder: str, engine: str
+) -> None:
+    """It had status 0 and no object: the put found nobody any more who would complete it."""
+    env = s3_env if folder == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    env = env if engine == "by an engine" else env | {"PUNCH_ENGINE": ""}
+    result = bash(unseen("echo late"), env=env)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert (bucket.get("out"), bucket.uploads()) == (b"late\n", [])
+
+
+@pytest.mark.parametrize("end", ["kill -9 $put", "kill $put"])
+def test_a_put_that_is_no_stage_and_fails(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], end: str
+) -> None:
+    find = 'put=$(cd "$state/running"; ls -d *.s3-put-object.py); put=${put%%-*}'
+    result = bash(unseen(f"{find}; {end}"), env=s3_env)
+    assert result.returncode == 1, result.stderr
+    assert (bucket.get("out"), bucket.uploads()) == (None, [])
+
+
+def test_a_put_that_is_no_stage_on_a_node(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    """The handler ends what runs when the script has ended."""
+    result = bash(unseen("echo late"), env=s3_env | {"PUNCH_COMMIT": "runner"})
+    assert (result.returncode, result.stderr) == (0, b"")
+    commit.complete(pending.uploads(str(tmp_path / "state")), bucket.s3)
+    assert bucket.get("out") == b"late\n"
+
+
+def test_an_upload_of_which_nobody_says_that_it_is_whole(bucket: Bucket) -> None:
+    """But for a piece, which another node has completed."""
+    upload = {"bucket": bucket.name, "key": "k", "parts": None}
+    started = bucket.s3.create_multipart_upload(Bucket=bucket.name, Key="k")["UploadId"]
+    commit.complete([upload | {"upload_id": started, "piece": True}], bucket.s3)
+    assert len(bucket.uploads()) == 1
+    with pytest.raises(StorageError, match="nobody says that all of it is there"):
+        commit.complete([upload | {"upload_id": started}], bucket.s3)
+    assert bucket.uploads() == []
