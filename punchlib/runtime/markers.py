@@ -195,8 +195,7 @@ def of_our_script() -> list[Marker]:
 def _written(folder: str, target: str, content: bytes) -> None:
     new = f"{folder}/{state.SPARE}/{Path(target).name}.new"
     try:
-        with open(new, "xb") as file:
-            file.write(content)
+        state.write(new, content)
         os.rename(new, target)
     except OSError:
         with contextlib.suppress(OSError):

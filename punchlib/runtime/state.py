@@ -247,7 +247,7 @@ def prepare_folder(folder: str) -> None:
     try:
         posix.stat(f"{folder}/{SPARE}/{COMPLETE}")
         return
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         pass
     above = folder.rpartition("/")[0]
     if above == root():
@@ -334,10 +334,14 @@ def take_spare(folder: str, path: str) -> bool:
 
 def _mkdir(path: str) -> bool:
     """Makes a folder of our own; False when it is there."""
+    # Mended afterwards, its mode would be wrong for a moment, in which another stage begins.
+    users = posix.umask(0o077)
     try:
         posix.mkdir(path, 0o700)
     except FileExistsError:
         return False
+    finally:
+        posix.umask(users)
     return True
 
 
@@ -351,7 +355,7 @@ def _private(path: str) -> None:
             " this user may write; remove it, or set PUNCH_STATE_DIR",
             path,
         )
-    if found.st_mode & 0o055:
+    if found.st_mode & 0o777 != 0o700:
         posix.chmod(path, 0o700)
 
 
@@ -359,6 +363,7 @@ def write(path: str, content: bytes) -> None:
     """Makes a file that only we may read; FileExistsError where there is one."""
     fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
+        posix.fchmod(fd, 0o600)  # whatever the umask
         while content:
             content = content[posix.write(fd, content) :]
     finally:

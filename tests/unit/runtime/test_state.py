@@ -13,6 +13,7 @@ import pytest
 
 from punchlib.runtime import markers, state
 from punchlib.runtime.markers import Marker
+from tests.support.privilege import MODES_APPLY
 
 MARK = (
     "from punchlib.runtime import state;"
@@ -27,6 +28,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PUNCH_STATE_DIR", str(folder))
     state.prepare_folder(state.given())
     return folder
+
+
+@pytest.mark.parametrize("before", [None, 0o000, 0o755])
+def test_a_umask_closes_no_state_folder(before: int | None, tmp_path: Path) -> None:
+    """By hand all scripts of a user have theirs in one: closed, it would fail every later tool."""
+    root = tmp_path / "root"
+    if before is not None:
+        root.mkdir()
+        root.chmod(before)
+    program = (
+        "import os, sys; from punchlib.runtime import state; state.root = lambda: sys.argv[1];"
+        "[state.prepare_folder(f'{sys.argv[1]}/{n}') for n in '12'];"
+        "state.write(f'{sys.argv[1]}/1/pending/new', b'x');"
+        "assert os.umask(0) == 0o777"
+    )
+    command = [*MODES_APPLY, sys.executable, "-c", program, str(root)]
+    subprocess.run(command, check=True, umask=0o777)
+    for path in (root, *root.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_markers_come_back_in_order(folder: Path) -> None:
