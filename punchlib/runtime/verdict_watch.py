@@ -85,8 +85,9 @@ class _News:
     def __init__(self, folders: Iterable[str]) -> None:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         for folder in folders:
-            for path in (folder, f"{folder}/{state.FAILURES}", f"{folder}/{state.VERDICTS}"):
-                if self._fd >= 0 and _libc.inotify_add_watch(self._fd, path.encode(), _IN_NEWS) < 0:
+            paths = (folder, f"{folder}/{state.FAILURES}", f"{folder}/{state.VERDICTS}")
+            for path in map(os.fsencode, paths):
+                if self._fd >= 0 and _libc.inotify_add_watch(self._fd, path, _IN_NEWS) < 0:
                     self._close()
 
     def __enter__(self) -> _News:

@@ -87,6 +87,14 @@ def test_a_dead_one_is_until_it_is_judged(script: Script, how: str) -> None:
     assert asyncio.run(soon()) is None
 
 
+def test_a_state_folder_of_any_name(script: Script, tmp_path: Path) -> None:
+    """A name is bytes: one that is no UTF-8 would end the sender."""
+    folder = script.verdicts.parent.rename(tmp_path / os.fsdecode(b"st\xff"))
+    script.verdicts = folder / "verdicts"
+    state.scope().place = str(folder)
+    test_a_dead_one_is_until_it_is_judged(script, "gone")
+
+
 def stop(pid: int) -> None:
     """Kills a process and what it has started, from below."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
