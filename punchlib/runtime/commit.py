@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from punchlib.aws.errors import is_code, translate
@@ -70,7 +72,12 @@ def wait_for_puts(folder: str, shell: str) -> None:
         return
     since = time.monotonic()
     told = False
-    while any(map(_lives, pending.puts(folder, shell))):
+    while running := [put for put in pending.puts(folder, shell) if _lives(put)]:
+        if any(_waits_for(shell, put) for put in running):
+            raise StorageError(
+                "a put reads what the shell of its script still writes, and would never end",
+                next_step="close it in the script (exec >&-) before the wait script",
+            )
         if not told and time.monotonic() - since > _PATIENCE:
             told = True
             print("punch-commit: waiting for a put that still runs", file=sys.stderr, flush=True)
@@ -83,6 +90,28 @@ def _lives(put: str) -> bool:
     # A fork of the engine is known to its siblings only. If we are none, its engine is gone.
     known = state.in_engine() or not put.startswith(state.IN_ENGINE)
     return known and state.runs(put, state.scope().proc)
+
+
+def _waits_for(shell: str, put: str) -> bool:
+    """Does the shell itself keep the input of a put open?"""
+    proc = state.scope().proc
+    written = _pipes(f"{proc}/{shell.partition('-')[0]}", (os.O_WRONLY, os.O_RDWR))
+    process = put.removeprefix(state.IN_ENGINE)
+    theirs = proc if process == put else "/proc"
+    return not written.isdisjoint(_pipes(f"{theirs}/{process.partition('-')[0]}", (os.O_RDONLY,)))
+
+
+def _pipes(process: str, modes: tuple[int, ...]) -> set[tuple[int, int]]:
+    """The pipes that a process, a folder of /proc, has open in one of these modes."""
+    found = set()
+    with contextlib.suppress(OSError):  # it has ended
+        for fd in Path(process, "fd").iterdir():
+            flags = int(Path(process, "fdinfo", fd.name).read_text().split()[3], 8)
+            status = fd.stat()
+            opened = not flags & os.O_PATH and flags & os.O_ACCMODE in modes
+            if opened and stat.S_ISFIFO(status.st_mode):
+                found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def complete(uploads: Iterable[Mapping[str, Any]], s3: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from punchlib.errors import StorageError
 from punchlib.runtime import commit, pending
+from tests.support.jobtools import wait_until
 
 from .conftest import Bash
 from .test_s3_tools import WAIT, Bucket, bucket, put_job
@@ -112,6 +113,22 @@ def test_a_put_that_is_no_stage_on_a_node(
     assert (result.returncode, result.stderr) == (0, b"")
     commit.complete(pending.uploads(str(tmp_path / "state")), bucket.s3)
     assert bucket.get("out") == b"late\n"
+
+
+@pytest.mark.parametrize("engine", ["by an engine", "alone"])
+@pytest.mark.parametrize("opened", ["9> >({put})", '9<>"$D/f"; {put} <"$D/f" 9>&- &'])
+def test_a_put_that_could_only_end_after_the_script(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], opened: str, engine: str
+) -> None:
+    """To wait for it would be to wait for ever."""
+    env = s3_env if engine == "by an engine" else s3_env | {"PUNCH_ENGINE": ""}
+    opened = opened.format(put="python3.9 aws/s3-put-object.py out /dev/stdin")
+    begun = 'until ls "$D/state/pending/"*.put; do sleep 0.05; done >/dev/null 2>&1'
+    result = bash(f'mkfifo "$D/f"; exec {opened}\ntrue & p=$!\n{begun}\n{WAIT}', env=env)
+    assert result.returncode == 1
+    assert b"a put reads what the shell of its script still writes" in result.stderr
+    wait_until(lambda: not bucket.uploads())
+    assert bucket.get("out") is None
 
 
 def test_an_upload_of_which_nobody_says_that_it_is_whole(bucket: Bucket) -> None:
