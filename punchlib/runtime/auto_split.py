@@ -38,7 +38,9 @@ def spool(fd: int) -> tuple[int, int]:
     """
     from tempfile import TemporaryFile
 
+    start = 0
     if stat.S_ISREG(os.fstat(fd).st_mode):
+        start = os.lseek(fd, 0, os.SEEK_CUR)  # of stdin others may have read some
         lines, again = count_lines(fd, None), fd
     else:
         with TemporaryFile(prefix="auto-split-") as file:
@@ -50,7 +52,7 @@ def spool(fd: int) -> tuple[int, int]:
                 f"cannot spool the input: {error.strerror}",
                 next_step="make room, or set TMPDIR to a folder that has it",
             ) from error
-    os.lseek(again, 0, os.SEEK_SET)
+    os.lseek(again, start, os.SEEK_SET)
     return lines, again
 
 

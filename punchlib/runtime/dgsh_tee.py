@@ -16,7 +16,15 @@ import sys
 
 from punchlib.errors import UsageError
 from punchlib.pump.fifo_open import Opening
-from punchlib.runtime.pipes import CHUNK, grow, is_pipe, require, splice_refused
+from punchlib.runtime.pipes import (
+    CHUNK,
+    STDIN,
+    grow,
+    is_pipe,
+    open_input,
+    require,
+    splice_refused,
+)
 from punchlib.runtime.spool import Spool
 from punchlib.runtime.tool_edge import run
 
@@ -41,7 +49,7 @@ class TeeOptions:
     """
 
     def __init__(self) -> None:
-        self.source = "/dev/stdin"
+        self.source = STDIN
         self.targets: list[str] = []
         self.eager = False
         self.buffer = CHUNK
@@ -161,7 +169,10 @@ class Tee:
         self._waiting = [Output(path) for path in options.targets]
         self._live: list[Output] = []
         self._opened = -1
-        self._source = os.open(options.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if options.source == STDIN and not is_pipe(0):
+            self._source = open_input(STDIN)
+        else:
+            self._source = os.open(options.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         grow(self._source, pipes)
         self._spool = Spool(options.memory, options.folder)
         self._ended = False

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+STDIN = "/dev/stdin"
 #: What one pipe grows to. An unprivileged user has 64 MiB for all of them
 #: (fs.pipe-user-pages-soft); past that, new pipes shrink to 8 KiB and everything crawls.
 PIPE_SIZE = 256 * 1024
@@ -57,6 +58,8 @@ def require(path: str) -> None:
 def open_input(path: str) -> int:
     """Opens for reading; waits for a FIFO's writer."""
     require(path)
+    if path == STDIN and not is_pipe(0):
+        return os.dup(0)  # opened anew it would begin again, with what others have read from it
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
 from punchlib.runtime import catalogue, commit, events, markers, pending, state, storage
-from punchlib.runtime.pipes import CHUNK, grow, open_input
+from punchlib.runtime.pipes import CHUNK, STDIN, grow, open_input
 
 _USAGE = "python3.9 aws/s3-put-object.py KEY SRC"
 _MIB = 1 << 20
@@ -48,6 +48,13 @@ def part_size(number: int, count: int = MOST_PARTS, steps: Steps = STEPS) -> int
         " GiB)",
         next_step="split the output into several objects, or its input into fewer pieces",
     )
+
+
+def open_source(path: str) -> int:
+    """Opens what is to be put; waits for a FIFO's writer."""
+    fd = 0 if catalogue.display_name(path) in ("-", STDIN) else open_input(path)
+    grow(fd)
+    return fd
 
 
 def read_up_to(fd: int, size: int) -> bytearray:
@@ -219,8 +226,7 @@ def main(argv: Sequence[str]) -> int:
         key, source = argv[:2]
         with commit.awaited():
             # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
-            fd = 0 if catalogue.display_name(source) in ("-", "/dev/stdin") else open_input(source)
-            grow(fd)
+            fd = open_source(source)
             if key == "/dev/null":
                 while os.read(fd, CHUNK):
                     pass

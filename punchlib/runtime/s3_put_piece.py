@@ -27,13 +27,14 @@ from punchlib.aws.errors import is_code
 from punchlib.config import Config
 from punchlib.errors import StorageError, UsageError
 from punchlib.runtime import commit, events, storage
-from punchlib.runtime.pipes import grow, open_input, open_output, write_all
+from punchlib.runtime.pipes import open_input, open_output, write_all
 from punchlib.runtime.s3_put import (
     LEAST,
     MOST_PARTS,
     STEPS,
     Upload,
     check_others,
+    open_source,
     parts,
     read_up_to,
     settle,
@@ -210,8 +211,7 @@ def main(argv: Sequence[str]) -> int:
             )
         with commit.awaited():
             # Open first: where S3 refuses, the writer must get SIGPIPE, not wait for ever.
-            fd = open_input(source)
-            grow(fd)
+            fd = open_source(source)
             told = open_output(after) if after else None
             heard = open_input(before) if before else None
             put((fd, heard, told), number, of, key)

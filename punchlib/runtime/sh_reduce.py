@@ -23,6 +23,7 @@ import sys
 from operator import add
 
 from punchlib.errors import StreamBroken, UsageError
+from punchlib.runtime.pipes import open_input
 from punchlib.runtime.tool_edge import run
 
 _USAGE = "sh-reduce {cat|lines|some-lines|tac|sum|max|adjacent|sorted|reversed} INPUT…"
@@ -142,7 +143,7 @@ def main() -> int:
         if kind not in _KINDS or not paths:
             raise UsageError("a kind and inputs are needed", next_step=_USAGE)
         # Closed with this process, as its output is.
-        inputs = [open(path, "rb", 1 << 16) for path in paths]  # noqa: SIM115
+        inputs = [open(open_input(path), "rb", 1 << 16) for path in paths]  # noqa: SIM115
         # Not sys.stdout: what is left in its buffer when a reader has gone fails again at exit.
         with open(1, "wb", 1 << 16, closefd=False) as out:
             for line in _KINDS[kind](inputs):

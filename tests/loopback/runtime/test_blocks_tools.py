@@ -279,3 +279,25 @@ def test_a_full_disk_is_an_error(bash: Bash, tmp_path: Path, command: str) -> No
     assert result.returncode == 1
     assert b"No space left on device\n  next: make room" in result.stderr
     assert list((tmp_path / "state" / "failures").iterdir())
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "dgsh-tee -o /dev/stdout",
+        "dgsh-tee -i /dev/stdin -o /dev/stdout -I",
+        "r_split -r /dev/stdin 1000 /dev/stdout",
+        "split /dev/stdin 5 /dev/stdout",
+        "auto-split.sh /dev/stdin /dev/stdout",
+        "r_merge /dev/stdin",
+        "sh-reduce cat /dev/stdin",
+    ],
+)
+def test_an_input_of_which_others_have_read(bash: Bash, tmp_path: Path, tool: str) -> None:
+    """Opened anew, a file would begin at its beginning."""
+    rest = b"b\nc\n"
+    wanted = frame(0, rest) if "r_merge" in tool else rest
+    (tmp_path / "in").write_bytes(b"a\n" + wanted)
+    for opened in ('<"$D/in"', '< <(cat "$D/in")'):
+        result = bash(f"{{ read -r x; runtime/{tool}; }} {opened} | cat")
+        assert (result.returncode, result.stderr, result.stdout) == (0, b"", rest), opened

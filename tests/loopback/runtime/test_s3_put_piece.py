@@ -54,6 +54,17 @@ def test_one_object_of_all(
     assert not bucket.uploads()
 
 
+def test_a_piece_of_which_others_have_read(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Opened anew, a file would begin at its beginning."""
+    (tmp_path / "in").write_bytes(b"a\nb\n")
+    put = "python3.9 aws/s3-put-piece.py key /dev/stdin 1/1 '' ''"
+    result = bash(f'{{ read -r x; {put}; }} <"$D/in"', env=s3_env)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.get("key") == b"b\n"
+
+
 @pytest.mark.parametrize("victim", [1, 2, 3])
 def test_a_put_that_is_killed(
     victim: int, bash: Bash, bucket: Bucket, s3_env: dict[str, str], tmp_path: Path
