@@ -1,9 +1,10 @@
 """Multipart uploads that wait for their second step, recorded in state folders.
 
 An upload is a mapping: bucket, key, upload_id, and parts, which are None while it has only begun;
-`put` is the process that has begun it, as `state.process` names it, and `piece` says that others
-have parts of it too. One that several shells may settle, since nobody can tell yet which of them
-will, is recorded with each, and names their folders in `shared`.
+`put` is the process that has begun it, as `state.process` names it, `piece` says that others have
+parts of it too, and `env` leads back to its store, and holds no secret. One that several shells may
+settle, since nobody can tell yet which of them will, is recorded with each, and names their folders
+in `shared`.
 
 A put in `>( … )` is no stage that is waited for. So as long as it runs an empty file beside the
 records, `SHELL.PUT.put`, tells that shell's wait script that one is to come.
@@ -21,6 +22,17 @@ from typing import Any
 from punchlib.runtime import state
 
 _PUT = ".put"
+#: Variables that say which store is meant: a put may have others than its script.
+WHERE = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
 
 
 def begin(shells: Mapping[str, str]) -> None:

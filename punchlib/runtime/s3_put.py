@@ -101,6 +101,7 @@ class Upload:
         #: Its record. Nobody completes it as long as it has no parts, but anybody may abort it.
         self.begun: dict[str, Any] = {"bucket": bucket, "key": key, "upload_id": self.id}
         self.begun |= {"parts": None, "put": state.process(), "piece": piece}
+        self.begun["env"] = {name: os.environ[name] for name in pending.WHERE if name in os.environ}
         self._where = commit.where(self.begun)
 
     def send(self, numbered: Iterable[tuple[int, bytearray]]) -> None:

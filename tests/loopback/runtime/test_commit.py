@@ -131,6 +131,20 @@ def test_a_put_that_could_only_end_after_the_script(
     assert bucket.get("out") is None
 
 
+def test_a_store_that_only_the_put_was_told(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str]
+) -> None:
+    """Its script's variables lead to another: the upload would stay in the one that is meant."""
+    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_BUCKET")
+    told = " ".join(f"{name}={s3_env[name]}" for name in names)
+    script = put_job("seq 3").replace("python3.9", f"{told} python3.9")
+    elsewhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_BUCKET": ""}
+    result = bash(script, env=s3_env | elsewhere)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.get("out") == b"1\n2\n3\n"
+    assert not bucket.uploads()
+
+
 def test_an_upload_of_which_nobody_says_that_it_is_whole(bucket: Bucket) -> None:
     """But for a piece, which another node has completed."""
     upload = {"bucket": bucket.name, "key": "k", "parts": None}
