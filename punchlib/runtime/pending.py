@@ -7,11 +7,13 @@ settle, since nobody can tell yet which of them will, is recorded with each, and
 in `shared`.
 
 A put in `>( … )` is no stage that is waited for. So as long as it runs an empty file beside the
-records, `SHELL.PUT.put`, tells that shell's wait script that one is to come.
+records, `SHELL.PUT.put`, tells that shell's wait script that one is to come; `SHELL.PUT.put-ended`
+that one has come, for a script whose text names more of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -21,7 +23,7 @@ from typing import Any
 
 from punchlib.runtime import state
 
-_PUT = ".put"
+_PUT, _ENDED = ".put", "-ended"
 #: Variables that say which store is meant: a put may have others than its script.
 WHERE = (
     "AWS_ENDPOINT_URL",
@@ -51,7 +53,10 @@ def begin(shells: Mapping[str, str]) -> None:
 def end(shells: Mapping[str, str]) -> None:
     """Takes that back, after all has gone well: a failure is known when this process has ended."""
     for path in _said(shells):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # that script has ended, and its folder is gone
+            path.rename(f"{path}{_ENDED}")
 
 
 def _said(shells: Mapping[str, str]) -> list[Path]:

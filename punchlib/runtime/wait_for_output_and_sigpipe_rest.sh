@@ -421,10 +421,38 @@ __punch_find_killed() {
 # where PUNCH_COMMIT is set; but we wait for puts in `>( … )`, which are no stages.
 __punch_settle() {
     builtin local __punch_verb=complete __punch_upload __punch_tool=./punch-commit
+    builtin local __punch_named=0 __punch_hidden='' __punch_found __punch_looks=600
     if [[ ${BASH_SOURCE[0]} == */* ]]; then __punch_tool=${BASH_SOURCE[0]%/*}/punch-commit; fi
     if [[ -d $__punch_own && ${__punch_dirs[0]} != "$__punch_own" && -z ${__punch_dirs[1]:-} ]]; then
         __punch_dirs+=("$__punch_own")
     fi
+    # A put in `>( … )` may not have said yet that it runs: its stage was faster than its start.
+    for __punch_upload in "${__punch_text[@]}"; do
+        if [[ $__punch_upload == *'>('*aws/s3-put-* ]]; then __punch_hidden=1; fi
+        while [[ $__punch_upload == *aws/s3-put-* ]]; do
+            __punch_named=$((__punch_named + 1))
+            __punch_upload=${__punch_upload#*aws/s3-put-}
+        done
+    done
+    while [[ -n $__punch_hidden ]] && ((__punch_status == 0)); do
+        __punch_found=0
+        for __punch_dir in "${__punch_dirs[@]}"; do
+            for __punch_upload in "$__punch_dir/pending/$__punch_shell".*.put*; do
+                if [[ -e $__punch_upload ]]; then __punch_found=$((__punch_found + 1)); fi
+            done
+            for __punch_upload in "$__punch_dir"/failures/*; do
+                if [[ -e $__punch_upload ]]; then __punch_found=$__punch_named; fi
+            done
+        done
+        if ((__punch_found >= __punch_named)); then
+            __punch_hidden=''
+        elif ((__punch_looks == 0)); then
+            __punch_fail "a put in >( … ) has not begun"
+        else
+            __punch_looks=$((__punch_looks - 1))
+            builtin command -p sleep 0.05 </dev/null >/dev/null 2>&1
+        fi
+    done
     __punch_find_killed
     for __punch_dir in "${__punch_dirs[@]}"; do __punch_markers "$__punch_dir"; done
     for __punch_dir in "${__punch_dirs[@]}"; do
@@ -440,6 +468,11 @@ __punch_settle() {
             esac
         done
     done
+    if ((__punch_named)); then
+        for __punch_dir in "${__punch_dirs[@]}"; do
+            builtin command -p rm -f -- "$__punch_dir/pending/$__punch_shell".*.put-ended
+        done
+    fi
     # A folder that we named ourselves is ours to remove.
     if [[ -d $__punch_own ]]; then builtin command -p rm -rf -- "$__punch_own"; fi
 }

@@ -95,6 +95,26 @@ def test_a_put_that_is_no_stage_is_waited_for(
     assert (bucket.get("out"), bucket.uploads()) == (b"late\n", [])
 
 
+@pytest.mark.parametrize("folder", ["given", "by hand"])
+def test_a_put_that_is_no_stage_and_begins_late(
+    bash: Bash, bucket: Bucket, s3_env: dict[str, str], folder: str
+) -> None:
+    """Its stage has ended before it could say that it runs; twice, with one that is a stage."""
+    put = "python3.9 aws/s3-put-object.py"
+    phase = f"""
+    {{ echo KEY | tee > >(sleep 0.5; exec {put} KEY1 /dev/stdin) >({put} KEY2 /dev/stdin) & }}
+    p=$!
+    {{ {put} KEY3 s & }}; p="$! $p"
+    {WAIT.replace("exit", ": ")}
+    """
+    script = "echo s >s\n" + phase.replace("KEY", "a") + phase.replace("KEY", "b")
+    env = s3_env if folder == "given" else s3_env | {"PUNCH_STATE_DIR": ""}
+    result = bash(f"{script}exit $internal_exec_status", env=env)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert bucket.keys() == ["a1", "a2", "a3", "b1", "b2", "b3"]
+    assert not bucket.uploads()
+
+
 @pytest.mark.parametrize("end", ["kill -9 $put", "kill $put"])
 def test_a_put_that_is_no_stage_and_fails(
     bash: Bash, bucket: Bucket, s3_env: dict[str, str], end: str
