@@ -211,6 +211,7 @@ def test_its_heir_may_be_killed_while_a_tool_runs(served: dict[str, str], tmp_pa
             return tool if children(heir) else None
 
         running = wait_until(by_the_heir)
+        assert running is not None
         os.kill(heir, signal.SIGKILL)
         assert put(served, tmp_path).returncode == 0
         assert running.poll() is None
