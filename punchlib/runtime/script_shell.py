@@ -69,11 +69,12 @@ class Process:
     @property
     def program(self) -> bytes:
         """The name of its program; of a script that was started directly, the shell's."""
-        if self.comm in _SHELLS:
-            return self.comm
+        if _plain(self.comm) in _SHELLS:
+            return _plain(self.comm)
         try:
             target = posix.readlink(f"{self._folder}/exe").encode("utf-8", "surrogateescape")
-            return target.rpartition(b"/")[2]
+            # Of a shell that has been replaced since, by an upgrade, the kernel adds that.
+            return _plain(target.rpartition(b"/")[2].removesuffix(b" (deleted)"))
         except OSError:
             return self.comm
 
@@ -99,8 +100,12 @@ class Process:
         return not self._at_terminal(0) or len(self._options()) + 1 < len(self.words)
 
     def mentions(self, text: bytes) -> bool:
-        """Does the script that it reads hold this text?"""
-        return any(text in source for source in self.texts())
+        """Does the script that it reads hold this text, or one that it sources?"""
+        return any(
+            text in source
+            or any(text in _content(self._path(p)) for p in script_text.sourced(source))
+            for source in self.texts()
+        )
 
     def texts(self) -> Iterator[bytes]:
         """What it reads, as far as that can be read."""
@@ -110,9 +115,7 @@ class Process:
             return
         sources = [f"{self._folder}/fd/{fd}" for fd in _SCRIPT_FDS]
         if rest:
-            path = rest[0].decode("utf-8", "surrogateescape")
-            above = "root" if path.startswith("/") else "cwd"
-            sources.append(f"{self._folder}/{above}/{path}")
+            sources.append(self._path(rest[0]))
         for source in sources:
             yield _content(source)
 
@@ -159,6 +162,11 @@ class Process:
             return b""
         mark = name + b"="
         return next((v for v in variables if v.startswith(mark)), mark)[len(mark) :]
+
+    def _path(self, name: bytes) -> str:
+        """What it calls so, as we can open it."""
+        above = "root" if name.startswith(b"/") else "cwd"
+        return f"{self._folder}/{above}/{name.decode('utf-8', 'surrogateescape')}"
 
     def _waits_for_something(self) -> bool:
         """Is it asleep, other than on its way out of wait()?
@@ -373,6 +381,11 @@ def _lost_parents(top: Process, us: Process, proc: str) -> list[Process]:
         if p.group == top.group and p.session == us.session and p.reads_script() and not is_below(p)
     ]
     return [p for p in found if p.words == top.words] or found
+
+
+def _plain(name: bytes) -> bytes:
+    """A program's name without its version: `bash` of `bash-5.2`."""
+    return name.rstrip(b"-.0123456789") or name
 
 
 def _look(pid: str, proc: str) -> Process | None:

@@ -30,3 +30,13 @@ def times_sourced(text: bytes, script: bytes) -> int | None:
                 return None
             found += 1
     return found
+
+
+def sourced(text: bytes) -> list[bytes]:
+    """The names of the scripts that a line of this text begins by sourcing, as far as they stand there.
+
+    Args:
+        text: of a shell script.
+    """
+    lines = (line.translate(_APART).split() for line in text.split(b"\n"))
+    return [words[1] for words in lines if len(words) > 1 and words[0] in _SOURCE]

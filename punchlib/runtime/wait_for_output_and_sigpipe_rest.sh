@@ -154,8 +154,8 @@ __punch_commands() {
     builtin local __punch_line __punch_rest __punch_pid=''
     builtin local -a __punch_lines
     __punch_lines=()
-    { LC_ALL=C builtin jobs -l >|"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
-    { builtin mapfile -t __punch_lines <"${__punch_dirs[0]}/spare/jobs"; } 2>/dev/null
+    { LC_ALL=C builtin jobs -l >|"${__punch_dirs[0]}/spare/jobs-$__punch_shell"; } 2>/dev/null
+    { builtin mapfile -t __punch_lines <"${__punch_dirs[0]}/spare/jobs-$__punch_shell"; } 2>/dev/null
     if ((${#__punch_lines[@]} == 0)); then
         # The disk is full, or `ulimit -f`: then at least those that run.
         __punch_rest=$(LC_ALL=C builtin jobs -l 2>/dev/null)
@@ -186,21 +186,78 @@ __punch_commands() {
     done
 }
 
-# Sets __punch_harmless to 1 when status 1 of this command only means "nothing found" or "they
-# differ".
+# Sets __punch_harmless to 1 when status 1 of this stage only means "nothing found" or "they
+# differ": it is such a command and nothing else, and 1 is not what bash says of a redirection that
+# failed, or, with pipefail, of another command of its pipeline.
 __punch_one_is_harmless() {
-    builtin local __punch_word __punch_rest="$1 "
-    __punch_rest=${__punch_rest//[[:space:]]/ }
+    builtin local __punch_word __punch_rest __punch_plain='' __punch_seeking=1 __punch_before_it=''
+    __punch_unquote "${__punch_text[$1]:-}"
+    __punch_rest="${__punch_plain//[[:space:]]/ } "
     __punch_harmless=''
+    if [[ $__punch_before == *:pipefail:* && -n ${__punch_piped[$1]:-} ]]; then builtin return; fi
     while [[ -n $__punch_rest ]]; do
         __punch_word=${__punch_rest%% *}
         __punch_rest=${__punch_rest#*" "}
-        case ${__punch_word##*/} in
-            grep | egrep | fgrep | zgrep | comm | diff | cmp) __punch_harmless=1 __punch_rest='' ;;
-            '' | command | exec | env | nice | *=*) ;;
-            *) __punch_rest='' ;;
+        case $__punch_before_it in
+            # What it opened is there; other paths may be meant from another folder, or expand.
+            *'<' | *'>' | *'>|')
+                if [[ $__punch_word == /* && $__punch_word != *['$`*?[\~({']* && ! -e $__punch_word ]]; then
+                    __punch_word=';'
+                fi
+                ;;
         esac
+        case $__punch_word in
+            *'>|') ;;
+            '&&' | *['|;']*)
+                __punch_harmless=''
+                builtin return
+                ;;
+        esac
+        __punch_before_it=$__punch_word
+        if [[ -n $__punch_seeking ]]; then
+            case ${__punch_word##*/} in
+                grep | egrep | fgrep | zgrep | comm | diff | cmp) __punch_harmless=1 __punch_seeking='' ;;
+                '' | command | exec | env | nice | *=*) ;;
+                *) builtin return ;;
+            esac
+        fi
     done
+}
+
+# Sets __punch_plain to the text of a command in which nothing is quoted any more; what the quotes
+# kept from being special has become a `$`.
+__punch_unquote() {
+    builtin local __punch_in __punch_rest="$1" __punch_quote
+    while [[ $__punch_rest == *[\'\"\\]* ]]; do
+        __punch_in=${__punch_rest%%[\'\"\\]*}
+        __punch_plain+=$__punch_in
+        __punch_rest=${__punch_rest:${#__punch_in}}
+        __punch_quote=${__punch_rest:0:1}
+        __punch_rest=${__punch_rest:1}
+        if [[ $__punch_quote == \\ ]]; then
+            __punch_in=${__punch_rest:0:1}
+        else
+            __punch_in=${__punch_rest%%"$__punch_quote"*}
+            while [[ $__punch_quote == \" && $__punch_in == *\\ ]]; do
+                __punch_plain+=\$
+                __punch_rest=${__punch_rest:${#__punch_in} + 1}
+                __punch_in=${__punch_rest%%\"*}
+            done
+            __punch_rest=${__punch_rest:${#__punch_in}}
+            __punch_quote=''
+        fi
+        if [[ $__punch_in == *[!0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/._#+:@%,-]* ]]; then
+            __punch_plain+=\$
+        else
+            __punch_plain+=$__punch_in
+        fi
+        if [[ -z $__punch_quote ]]; then
+            __punch_rest=${__punch_rest:1}
+        else
+            __punch_rest=${__punch_rest:${#__punch_in}}
+        fi
+    done
+    __punch_plain+=$__punch_rest
 }
 
 # Judges one stage that has ended: __punch_ended PID STATUS
@@ -211,7 +268,7 @@ __punch_ended() {
     case $2 in
         0 | 141) __punch_good=1 ;;
         1)
-            __punch_one_is_harmless "${__punch_text[$1]:-}"
+            __punch_one_is_harmless "$1"
             __punch_good=$__punch_harmless
             ;;
     esac
@@ -473,15 +530,21 @@ __punch_settle() {
             builtin command -p rm -f -- "$__punch_dir/pending/$__punch_shell".*.put-ended
         done
     fi
-    # A folder that we named ourselves is ours to remove.
+    # A folder that we named ourselves is ours to remove, unless somebody has more to say there:
+    # another wait script comes for what this one was not given.
+    for __punch_upload in "$__punch_own"/running/[0123456789]*; do
+        __punch_found=${__punch_upload##*/}
+        __punch_identify "${__punch_found%%-*}"
+        if [[ -n $__punch_id && $__punch_id == "${__punch_found%%.*}" ]]; then builtin return; fi
+    done
     if [[ -d $__punch_own ]]; then builtin command -p rm -rf -- "$__punch_own"; fi
 }
 
 __punch_main() {
     builtin local -a __punch_text __punch_left __punch_stage __punch_pids __punch_dirs
     __punch_text=() __punch_left=() __punch_stage=() __punch_pids=() __punch_dirs=()
-    builtin local -a __punch_known __punch_name __punch_killed __punch_piped
-    __punch_known=() __punch_name=() __punch_killed=() __punch_piped=()
+    builtin local -a __punch_known __punch_name __punch_killed __punch_piped __punch_words
+    __punch_known=() __punch_name=() __punch_killed=() __punch_piped=() __punch_words=()
     builtin local __punch_id __punch_parent __punch_shell __punch_own __punch_dir __punch_outer='' __punch_there=''
     builtin local __punch_garbage='' __punch_last='' __punch_pid __punch_n __punch_harmless
     builtin local __punch_status=0 __punch_judged=0 __punch_count=0 __punch_traps __punch_limit
@@ -512,7 +575,9 @@ __punch_main() {
         __punch_fail "no pid was given, but pids_to_kill has some"
     fi
     # Sourced without arguments, our own are the script's: its list says that there is no stage.
-    if [[ -n ${pids_to_kill+set} && ${pids_to_kill:-} != *[![:space:]]* ]]; then
+    { builtin mapfile -d '' -t __punch_words </proc/self/cmdline; } 2>/dev/null
+    if [[ -n ${pids_to_kill+set} && ${pids_to_kill:-} != *[![:space:]]* ]] &&
+        [[ $# == 0 || "${__punch_words[*]: -$#}" == "$*" ]]; then
         __punch_garbage=''
         for __punch_n in "${!__punch_pids[@]}"; do
             if [[ -z ${__punch_text[${__punch_pids[__punch_n]}]:-} ]]; then
@@ -561,7 +626,7 @@ __punch_restore() {
     builtin local __punch_option __punch_saved="$__punch_before"
     builtin unset __punch_before
     builtin unset -f __punch_identify __punch_translate __punch_folders __punch_say __punch_fail \
-        __punch_arguments __punch_commands __punch_one_is_harmless __punch_ended __punch_mark \
+        __punch_arguments __punch_commands __punch_one_is_harmless __punch_unquote __punch_ended __punch_mark \
         __punch_kill __punch_preceding __punch_sweep __punch_there __punch_wait __punch_stop_timer __punch_markers \
         __punch_find_killed __punch_settle __punch_main __punch_restore
     if [[ $__punch_saved == *:posix:* ]]; then builtin set -o posix; fi

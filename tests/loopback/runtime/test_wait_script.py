@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def before_wait(request: pytest.FixtureRequest) -> str:
         "/usr/bin/env LC_ALL=C grep nothing /dev/null",
         "LC_ALL=C egrep nothing < /dev/null",
         "cat /dev/null | grep nothing",
+        r"""grep 'a && b; c < /nowhere \ "d' /dev/null""",
+        r"""grep "a || \"b; > /nowhere" < "/dev/null" >| /dev/null 2>&1""",
+        r"""grep a\;b < /dev/null""",
         "cmp -s /dev/null runtime/r_split",
         "diff /dev/null runtime/r_split > /dev/null",
         "bash -c 'exit 141'",
@@ -70,6 +74,57 @@ def test_failures_are_named_and_become_the_status(
         assert result.returncode == status
         assert said in result.stderr or b"was killed by" in result.stderr
         assert b"wait: stage %d of %d" % (number, len(stages)) in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        ("grep -q root /etc/passwd && bash -c 'exit 1'", ""),
+        ("grep nothing /dev/null || bash -c 'exit 1'", ""),
+        ("grep nothing < /nowhere/in", ""),
+        ('grep nothing > "/nowhere/out" < /dev/null', ""),
+        ("bash -c 'exit 1' | grep -v '^#'", "set -o pipefail"),
+    ],
+)
+def test_status_1_of_something_else_than_grep(
+    bash: Bash, stage: str, options: str, before_wait: str
+) -> None:
+    result = bash(script("sleep 0.1", stage, before_wait=before_wait, options=options))
+    assert result.returncode == 1
+    assert b"ended with status 1" in result.stderr
+
+
+def test_pids_in_another_variable_count_though_the_list_is_empty(
+    bash: Bash, before_wait: str
+) -> None:
+    text = f"""pids_to_kill=""
+{DIE.format(9)} &
+stages="$! $stages"
+{before_wait}
+{WAIT.replace("${pids_to_kill}", "$stages")}
+exit "${{internal_exec_status}}"
+"""
+    assert bash(text).returncode == 137
+
+
+def test_what_runs_on_is_known_to_the_next_wait_script(bash: Bash) -> None:
+    """A tool in `<( … )` is killed between two wait scripts: who reads it sees its input's end."""
+    text = f"""mkfifo "$D/never" "$D/pid"
+bash -c 'cat >/dev/null; sleep 0.2' < <(
+    echo $BASHPID >"$D/pid"; exec runtime/dgsh-tee -i "$D/never" -o /dev/stdout) &
+B=$!
+read -r killed <"$D/pid"
+until ls /tmp/.punch-$UID/*/running/$killed-* >/dev/null 2>&1; do sleep 0.02; done
+sleep 0.1 &
+{WAIT.replace("${pids_to_kill}", "$!")}
+echo "first $internal_exec_status"
+kill -9 "$killed"
+{WAIT.replace("${pids_to_kill}", "$B")}
+exit "${{internal_exec_status}}"
+"""
+    result = bash(text, env={"PUNCH_STATE_DIR": ""})
+    assert (result.stdout, result.returncode) == (b"first 0\n", 1)
+    assert b"it was killed, or ended without a word" in result.stderr
 
 
 def test_the_first_stage_counts_before_others(bash: Bash) -> None:
@@ -119,6 +174,36 @@ def test_markers_of_a_script_run_by_hand(bash: Bash) -> None:
     assert result.returncode == 6
     assert b"a component failed: r_unwrap" in result.stderr
     assert result.stdout == b"0\n"  # nothing is left behind
+
+
+def test_a_shell_of_another_name_that_is_replaced_meanwhile(bash: Bash) -> None:
+    inner = script("sleep 0.1", "runtime/r_unwrap < runtime/r_unwrap > /dev/null; true")
+    text = f"""cp "$(command -v bash)" "$D/bash-5.2"
+{{ printf '#!%s\n' "$D/bash-5.2"; cat; }} >"$D/inner" <<'END'
+rm "$D/bash-5.2"
+{inner}
+END
+chmod +x "$D/inner"
+exec "$D/inner"
+"""
+    result = bash(text, env={"PUNCH_STATE_DIR": ""})
+    assert result.returncode == 1
+    assert b"a component failed: r_unwrap" in result.stderr
+
+
+@pytest.mark.parametrize("how", ["bash -c 'source \"$D/inner\" x'", 'bash "$D/outer"'])
+def test_a_stage_of_a_script_that_is_sourced_knows_of_its_wait_script(
+    how: str, bash: Bash, tmp_path: Path
+) -> None:
+    look = tmp_path / "look.py"
+    look.write_text(
+        "from punchlib.runtime import script_shell\n"
+        "print(len(script_shell.lineage().sourcing) > 0)\n"
+    )
+    (tmp_path / "inner").write_text(f'"{sys.executable}" "{look}"\nexit\n{WAIT}')
+    (tmp_path / "outer").write_text(f". {tmp_path}/inner\n")
+    result = bash(f"{how.replace('$D', str(tmp_path))}\n", env={"PYTHONPATH": str(Path.cwd())})
+    assert result.stdout == b"True\n"
 
 
 def test_neighbours_of_a_stage_that_never_opened_its_fifo(bash: Bash) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from punchlib.runtime.script_text import times_sourced
+from punchlib.runtime.script_text import sourced, times_sourced
 
 SCRIPT = b"wait.sh"
 
@@ -37,3 +37,8 @@ SCRIPT = b"wait.sh"
 )
 def test_what_is_certain(text: str, times: int | None) -> None:
     assert times_sourced(text.encode(), SCRIPT) == times
+
+
+def test_what_is_sourced() -> None:
+    text = b"""{ . ./a x; }\nsource "/c/d" && e\ngrep . f\necho source g\n"""
+    assert sourced(text) == [b"./a", b"/c/d"]
