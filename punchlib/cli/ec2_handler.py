@@ -14,7 +14,7 @@ def ec2_handler(
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than loopback needs a token.")
     ] = handler.HOST,
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = handler.PORT,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = handler.PORT,
     unix: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Listen on this Unix socket instead."),

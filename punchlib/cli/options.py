@@ -40,7 +40,9 @@ Ec2IfAny = Annotated[
 Retries = Annotated[
     int,
     typer.Option(
-        metavar="N", help="Run again, N times at most, what fails for a reason that may pass."
+        metavar="N",
+        help="Run again, N times at most, what fails for a reason that may pass.",
+        min=0,
     ),
 ]
 Timeout = Annotated[

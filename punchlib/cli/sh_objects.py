@@ -23,6 +23,8 @@ from punchlib.sh.pieces import Input
 
 #: What a run puts into the bucket, and takes away again.
 PREFIX = "punch-sh"
+#: Bytes of a file that are read to see whether it has as many as it says.
+_LOOK = 1 << 16
 
 
 class Objects:
@@ -105,12 +107,17 @@ class Objects:
     def _uploaded(self, key: str, file: Path) -> tuple[Input, Path]:
         try:
             found = file.stat()
-            with file.open("rb"):
-                pass
+            with file.open("rb") as opened:
+                begin = len(opened.read(_LOOK))
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(found.st_mode):
             raise UsageError(f"{file} is no regular file", next_step=f"cat {file} | punch sh …")
+        if begin != min(found.st_size, _LOOK):  # in /proc and /sys
+            raise UsageError(
+                f"{file} says that it has {found.st_size} bytes, and has others",
+                next_step=f"cat {file} | punch sh …",
+            )
         self.puts[key] = file
         return Input(key, found.st_size), file
 

@@ -33,7 +33,7 @@ def times_sourced(text: bytes, script: bytes) -> int | None:
 
 
 def sourced(text: bytes) -> list[bytes]:
-    """The names of the scripts that a line of this text begins by sourcing, as far as they stand there.
+    """The names of the scripts that a line of this text begins by sourcing.
 
     Args:
         text: of a shell script.

@@ -53,10 +53,14 @@ _LOOP = re.compile(
 )
 _DISTINCT = re.compile(r"\s*!\s*[a-z]\w*\[\$\d{1,4}\]\+\+\s*")
 _COUNT = re.compile(
-    r"(?P<test>[^{}]*)\{\s*(?P<name>[a-z]\w*)\s*(?:\+\+|\+=\s*1)\s*;?\s*\}\s*;?\s*"
+    r"(?P<test>[^{};\n]*)\{\s*(?P<name>[a-z]\w*)\s*(?:\+\+|\+=\s*1)\s*;?\s*\}\s*;?\s*"
     r"END\s*\{\s*print\s+(?P=name)\s*\+\s*0\s*;?\s*\}\s*"
 )
 _COUNT_ALL = re.compile(r"\s*END\s*\{\s*print\s+NR\s*;?\s*\}\s*")
+#: A string of awk with a newline at its end.
+_WHOLE_LINE = re.compile(r'"(?:[^"\\]|\\.)*\\n"')
+#: A worker has its input from stdin.
+_ASKS_FOR_FILE = re.compile(r"\bFILENAME\b|\bARG(?:V|C|IND)\b")
 #: What gives a program away -> why it runs in one piece.
 _BEYOND = {
     r"\bNR\b|\bFNR\b": "NR counts from the first line",
@@ -120,21 +124,35 @@ def _tokens(program: str, more: Sequence[str] = ()) -> list[str] | None:
     return found
 
 
+def _closing(tokens: Sequence[str], at: int) -> int:
+    """Where the bracket at `at` is closed."""
+    depth = 0
+    for here in range(at, len(tokens)):
+        depth += (tokens[here] == "(") - (tokens[here] == ")")
+        if not depth:
+            return here
+    return len(tokens)
+
+
 def _keeps_lines(tokens: Sequence[str]) -> bool:
     """Does each printf have a format, and that a newline at its end?"""
     for at, token in enumerate(tokens):
         if token == "printf":
-            after = [t for t in tokens[at + 1 : at + 3] if t != "("]
-            # Two strings side by side are one.
-            follows = tokens[at + 2 + (tokens[at + 1 : at + 2] == ["("]) :][:1]
+            bracket = tokens[at + 1 : at + 2] == ["("]
+            form = tokens[at + 1 + bracket : at + 2 + bracket]
+            # Two strings side by side are one; so is what stands in brackets and what follows.
+            follows = tokens[at + 2 + bracket : at + 3 + bracket]
+            behind = tokens[_closing(tokens, at + 1) + 1 :][:1] if bracket else []
             ends = not follows or follows[0] in (",", ";", "}", ")", "\n")
-            if not after or not after[0].endswith('\\n"') or not ends:
+            if not form or not _WHOLE_LINE.fullmatch(form[0]) or not ends:
+                return False
+            if behind and behind[0] not in (";", "}", "\n"):
                 return False
     return True
 
 
 def _awk(words: Sequence[str]) -> Form:
-    found = options(words, "", "Fv")
+    found = options(words, "", "Fv", permutes=False)
     if not found.operands:
         raise NotKnownError("awk without a program")
     program, *rest = found.operands
@@ -158,6 +176,8 @@ def _form(found: Options, program: str, files: tuple[str, ...]) -> Form:
         return Form(words, split, "its counts are added up", files)
     lines = linewise(program)
     if lines is None:
+        if files and _ASKS_FOR_FILE.search(program):
+            raise NotKnownError("awk that asks for its file's name")
         reasons = (why for sign, why in _BEYOND.items() if re.search(sign, program))
         why = next(reasons, "this awk program may look beyond the line")
         return Form(words, None, why, files)

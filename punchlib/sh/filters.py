@@ -36,7 +36,7 @@ def _cat(words: Sequence[str]) -> Form:
 
 def _tr(words: Sequence[str]) -> Form:
     longs = {"--delete": "d", "--squeeze-repeats": "s", "--complement": "c", "--truncate-set1": "t"}
-    found = options(words, "cCdst", longs=longs)
+    found = options(words, "cCdst", longs=longs, permutes=False)
     words = rebuilt("tr", found, found.operands)
     # What becomes of a newline, tr itself says.
     made = _run_tr(words[1:], b"\n\n")

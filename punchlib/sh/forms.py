@@ -130,7 +130,12 @@ class Options:
 
 
 def options(
-    words: Sequence[str], flags: str, valued: str = "", longs: Mapping[str, str] | None = None
+    words: Sequence[str],
+    flags: str,
+    valued: str = "",
+    longs: Mapping[str, str] | None = None,
+    *,
+    permutes: bool = True,
 ) -> Options:
     """Reads a command's arguments.
 
@@ -139,9 +144,10 @@ def options(
         flags: letters without a value.
         valued: letters with one.
         longs: long name (with `--`, and with `=` where it has a value) -> letter.
+        permutes: takes options behind operands, too (getopt(3)); tr and awk do not.
 
     Raises:
-        NotKnownError: an option that is in none of these.
+        NotKnownError: an option that is in none of these, or what looks like one behind an operand.
     """
     longs = longs or {}
     given: list[tuple[str, str | None]] = []
@@ -149,6 +155,8 @@ def options(
     left = list(words[1:])
     while left:
         word = left.pop(0)
+        if operands and not permutes and word.startswith("-") and word != "-":
+            raise NotKnownError(f"{words[0]} with {word} behind {operands[-1]}")
         if word == "--":
             operands += left
             break

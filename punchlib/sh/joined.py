@@ -78,7 +78,7 @@ def _uniq(words: Sequence[str]) -> Form:
 def _wc(words: Sequence[str]) -> Form:
     longs = {"--lines": "l", "--words": "w", "--bytes": "c", "--chars": "m"}
     found = options(words, "lwcmL", longs={**longs, "--max-line-length": "L"})
-    if found.operands not in ((), ("-",)):
+    if found.operands:
         raise NotKnownError("wc of a file, whose name it prints,")
     words = rebuilt("wc", found)
     if not found.has("L"):

@@ -284,7 +284,8 @@ def _form(stage: Stage, more: More | None) -> Form:
 
 def _inputs(pipeline: Pipeline, first: Form) -> tuple[str, ...] | None:
     if first.files:
-        return tuple(first.files)
+        stdin = pipeline.source or "-"
+        return tuple(stdin if name == "-" else name for name in first.files)
     if pipeline.source is not None:
         return (pipeline.source,)
     name = first.words[0]
@@ -385,7 +386,8 @@ def _sequential(stage: Stage, form: Form) -> Command:
 
 
 def _is_file(word: str) -> bool:
-    if word.startswith("-") or word == "/dev/null":
+    # A node has a stdin of its own.
+    if word == "/dev/null" or word.startswith(("-", "/dev/std", "/dev/fd/")):
         return False
     try:
         return Path(word).is_file()

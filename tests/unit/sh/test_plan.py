@@ -11,6 +11,7 @@ import pytest
 from punchlib.errors import UsageError
 from punchlib.runtime import layout
 from punchlib.sh import plan as planning
+from punchlib.sh.commands import form_of
 from punchlib.sh.forms import MAY_SAY_ONE
 from punchlib.sh.reading import read
 from punchlib.sh.trial import ENV, result
@@ -109,3 +110,32 @@ def test_the_wait_script_has_the_same_harmless_commands() -> None:
     text = (Path(layout.__file__).parent / layout.WAIT_SCRIPT).read_text()
     assert f"{' | '.join(HARMLESS)}) __punch_harmless=1" in text
     assert set(HARMLESS) == MAY_SAY_ONE
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tr abc -d",  # behind an operand it is one, too
+        "tr a -- b",
+        "awk '{print $1}' -F,",
+        "wc -l -",  # which it prints
+        "awk 'NR==1{print FILENAME}' f",  # a worker has it from stdin
+    ],
+)
+def test_it_runs_in_its_own_words(command: str) -> None:
+    words = tuple(shlex.split(command))
+    form = form_of(words)
+    assert (form.words, form.split, form.known) == (words, None, False)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [r'{printf "%s\\n", $1}', r'{printf ("a\n") "y"}', "1; $4 > 5 {n++} END {print n + 0}"],
+)
+def test_awk_programs_that_only_look_as_if_they_kept_lines(program: str) -> None:
+    form = form_of(("awk", program))
+    assert form.split is None or not form.split.keeps_lines
+
+
+def test_a_redirection_is_what_cat_calls_stdin() -> None:
+    assert planning.make(read("cat f - < b", {})).inputs == ("f", "b")
