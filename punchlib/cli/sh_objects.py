@@ -107,12 +107,13 @@ class Objects:
     def _uploaded(self, key: str, file: Path) -> tuple[Input, Path]:
         try:
             found = file.stat()
+            # Asked first: others may have nothing to read for ever.
+            if not stat.S_ISREG(found.st_mode):
+                raise UsageError(f"{file} is no regular file", next_step=f"cat {file} | punch sh …")
             with file.open("rb") as opened:
                 begin = len(opened.read(_LOOK))
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{file} is no regular file", next_step=f"cat {file} | punch sh …")
         if begin != min(found.st_size, _LOOK):  # in /proc and /sys
             raise UsageError(
                 f"{file} says that it has {found.st_size} bytes, and has others",

@@ -163,16 +163,12 @@ class Tee:
 
     def __init__(self, options: TeeOptions) -> None:
         self._options = options
-        require(options.source)
+        self._source = open_input(options.source, os.O_NONBLOCK)
         pipes = 1 + len(options.targets)
         self._pipes = pipes
         self._waiting = [Output(path) for path in options.targets]
         self._live: list[Output] = []
         self._opened = -1
-        if options.source == STDIN and not is_pipe(0):
-            self._source = open_input(STDIN)
-        else:
-            self._source = os.open(options.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         grow(self._source, pipes)
         self._spool = Spool(options.memory, options.folder)
         self._ended = False

@@ -53,9 +53,8 @@ def begin(shells: Mapping[str, str]) -> None:
 def end(shells: Mapping[str, str]) -> None:
     """Takes that back, after all has gone well: a failure is known when this process has ended."""
     for path in _said(shells):
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # that script has ended, and its folder is gone
+        # That script may have ended, and its folder be gone.
+        with contextlib.suppress(FileNotFoundError):
             path.rename(f"{path}{_ENDED}")
 
 

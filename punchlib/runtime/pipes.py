@@ -55,12 +55,12 @@ def require(path: str) -> None:
         raise UsageError(f"no such file or FIFO: {path}", next_step=f"mkfifo {path!r} first")
 
 
-def open_input(path: str) -> int:
-    """Opens for reading; waits for a FIFO's writer."""
+def open_input(path: str, flags: int = 0) -> int:
+    """Opens for reading; waits for a FIFO's writer unless `flags` have O_NONBLOCK."""
     require(path)
     if path == STDIN and not is_pipe(0):
         return os.dup(0)  # opened anew it would begin again, with what others have read from it
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
 
 
 def open_output(path: str) -> int:

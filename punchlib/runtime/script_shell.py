@@ -69,8 +69,9 @@ class Process:
     @property
     def program(self) -> bytes:
         """The name of its program; of a script that was started directly, the shell's."""
-        if _plain(self.comm) in _SHELLS:
-            return _plain(self.comm)
+        name = _plain(self.comm)
+        if name in _SHELLS:
+            return name
         try:
             target = posix.readlink(f"{self._folder}/exe").encode("utf-8", "surrogateescape")
             # Of a shell that has been replaced since, by an upgrade, the kernel adds that.

@@ -227,7 +227,7 @@ __punch_one_is_harmless() {
 # Sets __punch_plain to the text of a command in which nothing is quoted any more; what the quotes
 # kept from being special has become a `$`.
 __punch_unquote() {
-    builtin local __punch_in __punch_rest="$1" __punch_quote
+    builtin local __punch_in __punch_rest="$1" __punch_quote __punch_skip
     while [[ $__punch_rest == *[\'\"\\]* ]]; do
         __punch_in=${__punch_rest%%[\'\"\\]*}
         __punch_plain+=$__punch_in
@@ -235,7 +235,7 @@ __punch_unquote() {
         __punch_quote=${__punch_rest:0:1}
         __punch_rest=${__punch_rest:1}
         if [[ $__punch_quote == \\ ]]; then
-            __punch_in=${__punch_rest:0:1}
+            __punch_in=${__punch_rest:0:1} __punch_skip=1
         else
             __punch_in=${__punch_rest%%"$__punch_quote"*}
             while [[ $__punch_quote == \" && $__punch_in == *\\ ]]; do
@@ -243,18 +243,13 @@ __punch_unquote() {
                 __punch_rest=${__punch_rest:${#__punch_in} + 1}
                 __punch_in=${__punch_rest%%\"*}
             done
-            __punch_rest=${__punch_rest:${#__punch_in}}
-            __punch_quote=''
+            __punch_skip=$((${#__punch_in} + 1)) # and the quote at its end
         fi
+        __punch_rest=${__punch_rest:__punch_skip}
         if [[ $__punch_in == *[!0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/._#+:@%,-]* ]]; then
             __punch_plain+=\$
         else
             __punch_plain+=$__punch_in
-        fi
-        if [[ -z $__punch_quote ]]; then
-            __punch_rest=${__punch_rest:1}
-        else
-            __punch_rest=${__punch_rest:${#__punch_in}}
         fi
     done
     __punch_plain+=$__punch_rest
