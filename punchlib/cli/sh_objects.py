@@ -107,13 +107,14 @@ class Objects:
     def _uploaded(self, key: str, file: Path) -> tuple[Input, Path]:
         try:
             found = file.stat()
-            # Asked first: others may have nothing to read for ever.
-            if not stat.S_ISREG(found.st_mode):
-                raise UsageError(f"{file} is no regular file", next_step=f"cat {file} | punch sh …")
+            regular = stat.S_ISREG(found.st_mode)
             with file.open("rb") as opened:
-                begin = len(opened.read(_LOOK))
+                # Another may have nothing to read for ever.
+                begin = len(opened.read(_LOOK)) if regular else 0
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+        if not regular:
+            raise UsageError(f"{file} is no regular file", next_step=f"cat {file} | punch sh …")
         if begin != min(found.st_size, _LOOK):  # in /proc and /sys
             raise UsageError(
                 f"{file} says that it has {found.st_size} bytes, and has others",
